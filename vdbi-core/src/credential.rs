@@ -1,0 +1,180 @@
+//! Where credentials come from.
+
+use std::{fmt, future::Future, time::Duration};
+
+use thiserror::Error;
+
+use crate::{pod::PodRef, secret::Secret};
+
+/// What one pod asks for: one database of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialRequest {
+    /// The pod, with the service account that has to be authorized.
+    pub pod: PodRef,
+    /// The name that the pod's annotations give to this database.
+    pub database: String,
+    /// The mount of the database secrets engine.
+    pub engine: String,
+    /// Three things at once in Vault: the Kubernetes auth role, the policy, and the database role.
+    pub role: String,
+}
+
+/// How a lease's token is addressed.
+#[derive(Clone, Debug)]
+pub enum TokenHandle {
+    /// The accessor: it can renew and revoke the token, but not use it.
+    Accessor(String),
+    /// The token itself, as the Go product stores it; only in entries that were taken over from it.
+    Raw(Secret),
+}
+
+/// What renews and revokes one credential.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The lease's id, for instance `databases/creds/app/Y1k..`.
+    pub id: String,
+    /// The token under which it was issued, and with which it dies.
+    pub token: TokenHandle,
+}
+
+/// A credential that exists now. Whoever holds it has to record it in the [`Ledger`](crate::ledger::Ledger) and deliver it,
+/// or revoke it.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The database user's name.
+    pub username: String,
+    /// The database user's password.
+    pub password: Secret,
+    /// What renews and revokes it.
+    pub lease: Lease,
+    /// The raw token, where the ledger has to store it for a way back to the Go product.
+    pub token: Option<Secret>,
+    /// How long the credential lives without a renewal: the shorter of lease and token.
+    pub ttl: Duration,
+}
+
+/// The outcome of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// How long the credential lives from now on: the shorter of lease and token.
+    pub ttl: Duration,
+}
+
+/// Issues, renews and revokes the credentials of pods.
+///
+/// # Flow
+///
+/// [`authorize`](Self::authorize) every database of a pod, then [`issue`](Self::issue) each; record the result in the ledger;
+/// hand it to the pod; [`renew`](Self::renew) it before its time to live is over; [`revoke`](Self::revoke) it when the pod is
+/// done.
+///
+/// # Guarantees
+///
+/// - `authorize` creates nothing, so that it may be called and abandoned at will.
+/// - When `issue` fails, nothing of its attempt remains, or what remains dies by itself within one token period.
+/// - `renew` never shortens the life of a credential and never revives a revoked one.
+/// - `revoke` is idempotent: revoking what is gone succeeds. After it returned `Ok` the credential no longer opens a new
+///   session.
+/// - No error text contains a secret.
+///
+/// # Assumptions
+///
+/// - The future of `issue` is driven to its end: dropped half-way it may leave a credential that nobody knows. Run it in an
+///   owned task and revoke a result that came too late.
+/// - `renew`, `revoke` and `authorize` may be dropped and called again.
+///
+/// The suite `vdbi_core::testing::credential_source` checks this contract over any implementation.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no source of credentials",
+    note = "implement `vdbi_core::credential::CredentialSource`: authorize, issue, renew and revoke"
+)]
+pub trait CredentialSource: Send + Sync + 'static {
+    /// Whether this pod may have this credential.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Denied`] names the binding that is missing.
+    fn authorize(&self, request: &CredentialRequest) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// Creates the credential.
+    ///
+    /// # Errors
+    ///
+    /// Any; nothing usable remains then.
+    fn issue(&self, request: &CredentialRequest) -> impl Future<Output = Result<Issued, SourceError>> + Send;
+
+    /// Prolongs the credential and its token.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Gone`] when there is nothing left to renew: the pod has lost its credential.
+    fn renew(&self, lease: &Lease) -> impl Future<Output = Result<Renewed, SourceError>> + Send;
+
+    /// Ends the credential and its token.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`SourceError::Gone`], which counts as success; the credential may still work then, so call again.
+    fn revoke(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+/// What to do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// The same call may succeed later.
+    Retry,
+    /// It will not succeed until somebody changes something.
+    GiveUp,
+    /// The answer to the pod is no.
+    Deny,
+}
+
+/// Why a [`CredentialSource`] did not do what it was asked. Messages say what is missing and what to do, and never contain a
+/// secret.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The pod's service account may not have this credential.
+    #[error("{0}")]
+    Denied(String),
+    /// The request can never be served as it stands: an unknown role, an unknown engine.
+    #[error("{0}")]
+    Invalid(String),
+    /// The lease or its token no longer exists.
+    #[error("{0}")]
+    Gone(String),
+    /// This component's own set-up lacks something: its policy, its auth role.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// Sealed, overloaded, unreachable, a database that is down: worth another try.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl SourceError {
+    /// Whether to retry, give up or deny.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Denied(_) => Advice::Deny,
+            Self::Invalid(_) | Self::Gone(_) | Self::Misconfigured(_) => Advice::GiveUp,
+            Self::Unavailable(_) => Advice::Retry,
+        }
+    }
+
+    /// The error's kind as a metric label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Invalid(_) => "invalid",
+            Self::Gone(_) => "gone",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for CredentialRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database {} (role {} of {}) for pod {}", self.database, self.role, self.engine, self.pod)
+    }
+}

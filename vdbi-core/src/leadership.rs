@@ -1,0 +1,309 @@
+//! The right to act alone.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, TokioClock};
+
+/// Why a unit of work ended early. It is logged; the next term starts it again.
+pub type WorkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Lets one replica at a time do some work.
+///
+/// # Flow
+///
+/// [`run`](Self::run) competes until `shutdown` is cancelled. Each time leadership is won it calls `work` with a new [`Term`]
+/// and drives the future. When the term is over, [`Term::over`] resolves and [`Term::check`] fails: the work has to return
+/// soon, and is dropped when it does not.
+///
+/// # Guarantees
+///
+/// - At most one replica's `Term::check` succeeds at any time, as far as clocks run at rates within the implementation's
+///   stated bound of each other.
+/// - Leadership is not handed on before the work has returned, except where the process is cut off: then its term's deadline
+///   passes before anybody else's begins.
+/// - Lost leadership, and work that fails or panics, lead back to competing: `run` returns only after `shutdown`.
+///
+/// # Assumptions
+///
+/// - The work checks its term right before every effect, and bounds each effect by [`Term::remaining`]; [`Term::run`] does
+///   both.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not implement leadership",
+    note = "use `vdbi_lifecycle::election::LeaseElection`, `AlwaysLeader`, or implement `vdbi_core::leadership::Leadership`"
+)]
+pub trait Leadership: Send + 'static {
+    /// Competes, and works whenever leading, until `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// Only what competing again cannot cure.
+    fn run<W, F>(
+        self,
+        work: W,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = Result<(), LeadershipError>> + Send
+    where
+        W: FnMut(Term) -> F + Send + 'static,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static;
+
+    /// What the election knows, as it changes.
+    fn status(&self) -> watch::Receiver<Status>;
+}
+
+/// Why [`Leadership::run`] ended other than by its shutdown.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LeadershipError {
+    /// The settings contradict each other.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// The work did not return within the drain timeout after a shutdown; the lease was left to expire.
+    #[error("the work did not stop within {0:?}; leadership was not released, it expires by itself")]
+    DrainTimeout(Duration),
+}
+
+/// What an election knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether the lock has been seen at all: the elector works.
+    pub initialized: bool,
+    /// Whether this replica leads.
+    pub leading: bool,
+    /// Who holds the lock, as last seen; empty when nobody does.
+    pub holder: String,
+}
+
+/// The right to act, until its deadline. Clones share it.
+#[derive(Clone)]
+pub struct Term(Arc<Shared>);
+
+struct Shared {
+    lease: String,
+    identity: String,
+    fence: String,
+    clock: Arc<dyn Clock>,
+    /// Nanoseconds on `clock`; moved forward by each acknowledged renewal.
+    deadline: AtomicU64,
+    over: CancellationToken,
+}
+
+/// The elector's side of a [`Term`]: it prolongs and ends it. Dropping it ends the term.
+#[derive(Debug)]
+pub struct TermControl(Term);
+
+/// The term is over: whatever was about to happen must not.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("leadership of {lease} is over")]
+pub struct TermOver {
+    /// The lease whose term it was.
+    pub lease: String,
+}
+
+impl Term {
+    /// A term for implementors of [`Leadership`]. `fence` grows with every term of a lease; `deadline` is on `clock`.
+    pub fn new(
+        lease: impl Into<String>,
+        identity: impl Into<String>,
+        fence: impl Into<String>,
+        clock: Arc<dyn Clock>,
+        deadline: Duration,
+    ) -> (Self, TermControl) {
+        let term = Self(Arc::new(Shared {
+            lease: lease.into(),
+            identity: identity.into(),
+            fence: fence.into(),
+            clock,
+            deadline: AtomicU64::new(nanoseconds(deadline)),
+            over: CancellationToken::new(),
+        }));
+        (term.clone(), TermControl(term))
+    }
+
+    /// The lease's name.
+    pub fn lease(&self) -> &str {
+        &self.0.lease
+    }
+
+    /// This replica's identity in the lease.
+    pub fn identity(&self) -> &str {
+        &self.0.identity
+    }
+
+    /// What tells this term from every other: the resourceVersion of the write that won it.
+    pub fn fence(&self) -> &str {
+        &self.0.fence
+    }
+
+    /// Whether the right to act still stands. Call it right before each effect.
+    ///
+    /// # Errors
+    ///
+    /// [`TermOver`]: stop.
+    pub fn check(&self) -> Result<(), TermOver> {
+        if self.0.over.is_cancelled() || self.remaining().is_zero() {
+            return Err(TermOver { lease: self.0.lease.clone() });
+        }
+        Ok(())
+    }
+
+    /// How long the right to act stands without another renewal: the longest that an effect started now may take.
+    pub fn remaining(&self) -> Duration {
+        let deadline = Duration::from_nanos(self.0.deadline.load(Ordering::Acquire));
+        deadline.saturating_sub(self.0.clock.now())
+    }
+
+    /// Resolves when the term has been ended. An effect that is under way then is bounded by [`Term::run`].
+    pub async fn over(&self) {
+        self.0.over.cancelled().await;
+    }
+
+    /// Performs one effect: not at all when the term is over, and no longer than [`Term::remaining`].
+    ///
+    /// # Errors
+    ///
+    /// [`TermOver`] when the term was over before, or the effect outlasted it and was dropped.
+    pub async fn run<T>(&self, effect: impl Future<Output = T>) -> Result<T, TermOver> {
+        self.check()?;
+        tokio::time::timeout(self.remaining(), effect)
+            .await
+            .map_err(|_| TermOver { lease: self.0.lease.clone() })
+    }
+}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Term")
+            .field("lease", &self.0.lease)
+            .field("identity", &self.0.identity)
+            .field("fence", &self.0.fence)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TermControl {
+    /// Moves the deadline, never back.
+    pub fn extend(&self, deadline: Duration) {
+        self.0.0.deadline.fetch_max(nanoseconds(deadline), Ordering::AcqRel);
+    }
+
+    /// Ends the term at once.
+    pub fn end(&self) {
+        self.0.0.over.cancel();
+    }
+}
+
+impl Drop for TermControl {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Leads from the first moment to the shutdown: for a single replica, and for tests.
+#[derive(Debug)]
+pub struct AlwaysLeader {
+    identity: String,
+    status: watch::Sender<Status>,
+}
+
+impl AlwaysLeader {
+    /// A leadership without rivals.
+    pub fn new(identity: impl Into<String>) -> Self {
+        Self { identity: identity.into(), status: watch::Sender::default() }
+    }
+}
+
+impl Leadership for AlwaysLeader {
+    async fn run<W, F>(self, mut work: W, shutdown: CancellationToken) -> Result<(), LeadershipError>
+    where
+        W: FnMut(Term) -> F + Send + 'static,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static,
+    {
+        let holder = self.identity.clone();
+        self.status.send_replace(Status { initialized: true, leading: true, holder });
+        let mut fence = 0_u64;
+        while !shutdown.is_cancelled() {
+            fence += 1;
+            let clock = Arc::new(TokioClock::new());
+            let (term, control) =
+                Term::new("always", &self.identity, fence.to_string(), clock, Duration::MAX);
+            let work = work(term);
+            tokio::pin!(work);
+            let outcome = tokio::select! {
+                outcome = &mut work => outcome,
+                () = shutdown.cancelled() => {
+                    control.end();
+                    work.await
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the work failed; it starts again in a second");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            }
+        }
+        self.status.send_modify(|status| status.leading = false);
+        Ok(())
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn term(deadline: Duration) -> (Term, TermControl) {
+        Term::new("renewer", "me", "7", Arc::new(TokioClock::new()), deadline)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_is_over_at_its_deadline() {
+        let (term, control) = term(Duration::from_secs(10));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(term.remaining(), Duration::from_secs(1));
+        control.extend(Duration::from_secs(12));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(term.check(), Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(term.check().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_effect_never_outlasts_its_term() {
+        let (term, _control) = term(Duration::from_secs(10));
+        let started = tokio::time::Instant::now();
+        assert!(term.run(std::future::pending::<()>()).await.is_err());
+        assert_eq!(started.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn nothing_happens_after_the_end() {
+        let (term, control) = term(Duration::from_secs(10));
+        drop(control);
+        let mut happened = false;
+        assert!(term.run(async { happened = true }).await.is_err());
+        assert!(!happened);
+        term.over().await;
+    }
+}
