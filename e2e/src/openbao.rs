@@ -60,7 +60,12 @@ impl OpenBao {
             };
             let server = Server::start("openbao", program, directory).await?;
             let root = Client::new(&format!("http://127.0.0.1:{port}"), ROOT_TOKEN)?;
-            let mut openbao = Self { server, storage, root, audit: directory.join("audit.log") };
+            let mut openbao = Self {
+                server,
+                storage,
+                root,
+                audit: directory.join("audit.log"),
+            };
             openbao.ready().await?;
             Ok(openbao)
         })
@@ -100,7 +105,11 @@ impl OpenBao {
     ///
     /// When the audit log cannot be read.
     pub fn count_requests(&self, path: &str) -> Result<usize> {
-        Ok(self.requests()?.iter().filter(|request| request.path.starts_with(path)).count())
+        Ok(self
+            .requests()?
+            .iter()
+            .filter(|request| request.path.starts_with(path))
+            .count())
     }
 
     /// Seals it: from now on every request is answered with 503.
@@ -121,9 +130,13 @@ impl OpenBao {
         match self.storage {
             Storage::Dev => {
                 let log = self.server.log()?;
-                let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: "));
+                let key = log
+                    .lines()
+                    .find_map(|line| line.strip_prefix("Unseal Key: "));
                 let key = key.context("the server has not printed its unseal key")?;
-                self.root.write("sys/unseal", &json!({ "key": key.trim() })).await?;
+                self.root
+                    .write("sys/unseal", &json!({ "key": key.trim() }))
+                    .await?;
                 self.ready().await
             }
             Storage::Raft => self.restart().await,
@@ -136,7 +149,10 @@ impl OpenBao {
     ///
     /// When it does not get ready again, or is in memory.
     pub async fn restart(&mut self) -> Result<()> {
-        ensure!(self.storage == Storage::Raft, "a server in memory forgets everything: ask for OpenBao::raft() to restart it");
+        ensure!(
+            self.storage == Storage::Raft,
+            "a server in memory forgets everything: ask for OpenBao::raft() to restart it"
+        );
         if self.server.is_running()? {
             self.server.terminate(START).await?;
         }
@@ -155,7 +171,10 @@ impl OpenBao {
             .ready(START, async || {
                 let mounts = root.read("sys/mounts").await?.unwrap_or_default();
                 // In memory it answers a moment before its first mount is there.
-                ensure!(storage == Storage::Raft || mounts.get("secret/").is_some(), "secret/ is not mounted yet");
+                ensure!(
+                    storage == Storage::Raft || mounts.get("secret/").is_some(),
+                    "secret/ is not mounted yet"
+                );
                 Ok(())
             })
             .await
@@ -172,11 +191,14 @@ fn dev(bao: &Path, directory: &Path, port: u16) -> Result<Program> {
         .arg(format!("-config={}", configuration.display())))
 }
 
-fn raft(bao: &Path, directory: &Path, port: u16, cluster_port: u16) -> Result<Program> {
-    let configuration = directory.join("openbao.hcl");
-    let data = directory.join("raft");
+fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Program> {
+    // Another attempt on other ports begins anew.
+    let directory = parent.join(format!("raft-{port}"));
+    let data = directory.join("data");
     fs::create_dir_all(&data)?;
-    let key: Vec<u8> = (0..2).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
+    let key: Vec<u8> = (0..2)
+        .flat_map(|_| uuid::Uuid::new_v4().into_bytes())
+        .collect();
     fs::write(directory.join("seal.key"), key)?;
     let own = format!(
         r#"
@@ -211,11 +233,17 @@ fn raft(bao: &Path, directory: &Path, port: u16, cluster_port: u16) -> Result<Pr
         data = data.display(),
         directory = directory.display(),
     );
-    fs::write(&configuration, own + &audit_device(directory))?;
-    Ok(Program::new(bao, directory).arg("server").arg(format!("-config={}", configuration.display())))
+    let configuration = directory.join("openbao.hcl");
+    fs::write(&configuration, own + &audit_device(parent))?;
+    Ok(Program::new(bao, parent)
+        .arg("server")
+        .arg(format!("-config={}", configuration.display())))
 }
 
 /// Audit devices cannot be made through the API.
 fn audit_device(directory: &Path) -> String {
-    format!("audit \"file\" \"file\" {{\n  options = {{ file_path = \"{}/audit.log\" }}\n}}\n", directory.display())
+    format!(
+        "audit \"file\" \"file\" {{\n  options = {{ file_path = \"{}/audit.log\" }}\n}}\n",
+        directory.display()
+    )
 }

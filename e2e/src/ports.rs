@@ -5,7 +5,9 @@ use anyhow::{Context, Result};
 const ATTEMPTS: usize = 3;
 
 /// Starts something on free loopback ports, and again on others when one was taken in between.
-pub(crate) async fn with_free_ports<const N: usize, T>(start: impl AsyncFn([u16; N]) -> Result<T>) -> Result<T> {
+pub(crate) async fn with_free_ports<const N: usize, T>(
+    start: impl AsyncFn([u16; N]) -> Result<T>,
+) -> Result<T> {
     let mut attempt = 1;
     loop {
         match start(free()?).await {
@@ -20,7 +22,8 @@ fn free<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback port is free")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback port is free")?;
         *port = listener.local_addr()?.port();
         listeners.push(listener);
     }
@@ -29,7 +32,9 @@ fn free<const N: usize>() -> Result<[u16; N]> {
 
 /// The servers say it alike: the text is the operating system's. A failed start carries the end of the server's log.
 fn is_clash(error: &anyhow::Error) -> bool {
-    format!("{error:#}").to_lowercase().contains("address already in use")
+    format!("{error:#}")
+        .to_lowercase()
+        .contains("address already in use")
 }
 
 #[cfg(test)]
@@ -48,7 +53,10 @@ mod tests {
         let attempts = std::cell::RefCell::new(Vec::new());
         let port = with_free_ports(async |[port]: [u16; 1]| {
             attempts.borrow_mut().push(port);
-            anyhow::ensure!(attempts.borrow().len() > 1, "listen tcp 127.0.0.1:{port}: bind: address already in use");
+            anyhow::ensure!(
+                attempts.borrow().len() > 1,
+                "listen tcp 127.0.0.1:{port}: bind: address already in use"
+            );
             Ok(port)
         })
         .await

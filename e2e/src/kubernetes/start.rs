@@ -20,7 +20,12 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
     let files = Files::write(directory)?;
     with_free_ports(async |[port, client_port, peer_port]: [u16; 3]| {
         let store = directory.join(format!("etcd-{client_port}"));
-        let etcd = Server::start("etcd", etcd_program(&etcd, &store, directory, client_port, peer_port), directory).await?;
+        let etcd = Server::start(
+            "etcd",
+            etcd_program(&etcd, &store, directory, client_port, peer_port),
+            directory,
+        )
+        .await?;
         let apiserver = apiserver_program(&apiserver, &files, directory, port, client_port);
         let apiserver = Server::start("kube-apiserver", apiserver, directory).await?;
 
@@ -37,7 +42,8 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
         };
         // An etcd that could not start would only show as an API server that does not get ready.
         let (etcd, client_port) = (&mut kubernetes.etcd, client_port);
-        etcd.ready(START, async || healthy(client_port).await).await?;
+        etcd.ready(START, async || healthy(client_port).await)
+            .await?;
         kubernetes.ready().await?;
         Ok(kubernetes)
     })
@@ -46,20 +52,37 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
 
 async fn healthy(etcd_port: u16) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let response = client.get(format!("http://127.0.0.1:{etcd_port}/health")).send().await?;
-    ensure!(response.status().is_success(), "etcd is not healthy: {}", response.status());
+    let response = client
+        .get(format!("http://127.0.0.1:{etcd_port}/health"))
+        .send()
+        .await?;
+    ensure!(
+        response.status().is_success(),
+        "etcd is not healthy: {}",
+        response.status()
+    );
     Ok(())
 }
 
 async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     crate::cluster::install_crypto();
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
 
-fn etcd_program(etcd: &Path, store: &Path, directory: &Path, client_port: u16, peer_port: u16) -> Program {
-    let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+fn etcd_program(
+    etcd: &Path,
+    store: &Path,
+    directory: &Path,
+    client_port: u16,
+    peer_port: u16,
+) -> Program {
+    let (client, peer) = (
+        format!("http://127.0.0.1:{client_port}"),
+        format!("http://127.0.0.1:{peer_port}"),
+    );
     Program::new(etcd, directory)
         .arg(format!("--data-dir={}", store.display()))
         .arg("--unsafe-no-fsync")
@@ -70,15 +93,32 @@ fn etcd_program(etcd: &Path, store: &Path, directory: &Path, client_port: u16, p
         .arg(format!("--initial-cluster=default={peer}"))
 }
 
-fn apiserver_program(apiserver: &Path, files: &Files, directory: &Path, port: u16, etcd_port: u16) -> Program {
+fn apiserver_program(
+    apiserver: &Path,
+    files: &Files,
+    directory: &Path,
+    port: u16,
+    etcd_port: u16,
+) -> Program {
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     Program::new(apiserver, directory)
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
         .arg(format!("--secure-port={port}"))
         // Nobody resolves the service `kubernetes` here, and its endpoints may not be a loopback address.
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
-        .args(["--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true", "--profiling=false"])
-        .args(["--authorization-mode=RBAC", &format!("--api-audiences={AUDIENCE}")])
+        .args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+        ])
+        .args([
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--allow-privileged=true",
+            "--profiling=false",
+        ])
+        .args([
+            "--authorization-mode=RBAC",
+            &format!("--api-audiences={AUDIENCE}"),
+        ])
         .arg(format!("--service-account-issuer={AUDIENCE}"))
         .arg(file("service-account-signing-key-file", &files.signing_key))
         .arg(file("service-account-key-file", &files.verification_key))
@@ -133,11 +173,21 @@ impl Files {
             "client-certificate-data": base64(&admin.certificate),
             "client-key-data": base64(&admin.key),
         });
-        write_kubeconfig(&directory.join("admin.kubeconfig"), url, &self.authority.pem(), user)
+        write_kubeconfig(
+            &directory.join("admin.kubeconfig"),
+            url,
+            &self.authority.pem(),
+            user,
+        )
     }
 }
 
-pub(super) fn write_kubeconfig(path: &Path, url: &str, ca_pem: &str, user: Value) -> Result<PathBuf> {
+pub(super) fn write_kubeconfig(
+    path: &Path,
+    url: &str,
+    ca_pem: &str,
+    user: Value,
+) -> Result<PathBuf> {
     let kubeconfig = json!({
         "apiVersion": "v1",
         "kind": "Config",

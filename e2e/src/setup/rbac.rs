@@ -11,7 +11,12 @@ const RBAC: &str = "rbac.authorization.k8s.io/v1";
 pub(super) fn objects(access: &DatabaseAccess) -> Vec<Value> {
     let mut objects = vec![
         service_account(access, REVIEWER),
-        cluster_binding(access, REVIEWER, &format!("{}-{REVIEWER}", access.release), "system:auth-delegator"),
+        cluster_binding(
+            access,
+            REVIEWER,
+            &format!("{}-{REVIEWER}", access.release),
+            "system:auth-delegator",
+        ),
     ];
     for component in Component::ALL {
         let name = access.component_service_account(component);
@@ -32,8 +37,7 @@ pub(super) fn objects(access: &DatabaseAccess) -> Vec<Value> {
 
 fn cluster_rules(component: Component) -> Value {
     // The uid of kube-system stands for the cluster.
-    let identity =
-        json!({ "apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"] });
+    let identity = json!({ "apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"] });
     match component {
         Component::Injector => {
             json!([identity, { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] }])
