@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use e2e::openbao::Client;
 use e2e::{Cluster, Component, DatabaseAccess, OpenBao};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::refused;
@@ -188,6 +191,135 @@ async fn a_component_may_do_its_own_work_and_nothing_else() -> Result<()> {
         .await?;
     revoker.delete("dbi/metadata/kubernetes/a-uuid").await?;
     assert!(root.ledger_keys("dbi", "kubernetes/").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_injector_mints_orphans_only_where_drop_in_compatibility_is_asked_for() -> Result<()> {
+    let cluster = Cluster::builder()
+        .kubernetes()
+        .openbao(OpenBao::dev())
+        .postgres()
+        .start()
+        .await?;
+    let access = DatabaseAccess::default();
+    cluster.configure_database_access(&access).await?;
+    let jwt = fs::read_to_string(
+        cluster
+            .component_token_file(&access, Component::Injector)
+            .await?,
+    )?;
+    let openbao = cluster.openbao();
+    let (injector, _) = openbao.root().login("kubernetes", "injector", &jwt).await?;
+    let orphan = json!({ "policies": ["app"], "period": "2h", "no_default_policy": true });
+    refused(
+        injector.write("auth/token/create-orphan", &orphan).await,
+        403,
+    );
+    let requests = openbao.requests()?;
+    let denied = requests
+        .iter()
+        .find(|request| request.path == "auth/token/create-orphan");
+    let denied = denied.context("the refused request is not in the audit log")?;
+    assert_eq!(denied.display_name, "kubernetes-vdbi-system-vdbi-injector");
+    assert!(
+        denied
+            .error
+            .as_deref()
+            .is_some_and(|error| error.contains("permission denied"))
+    );
+
+    cluster
+        .configure_database_access(&DatabaseAccess {
+            create_orphan: true,
+            ..access
+        })
+        .await?;
+    let minted = injector.write("auth/token/create-orphan", &orphan).await?;
+    assert_eq!(minted["auth"]["token_policies"], json!(["app"]));
+    assert_eq!(openbao.count_requests("auth/token/create-orphan")?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_component_has_no_more_rights_in_kubernetes_than_it_needs() -> Result<()> {
+    let cluster = Cluster::builder()
+        .kubernetes()
+        .openbao(OpenBao::dev())
+        .postgres()
+        .start()
+        .await?;
+    let access = DatabaseAccess::default();
+    cluster.configure_database_access(&access).await?;
+    let (injector, renewer, revoker) =
+        (Component::Injector, Component::Renewer, Component::Revoker);
+    let everybody = [injector, renewer, revoker];
+    // verb, group/resource/name, namespace (empty: all), who may.
+    let rights: [(&str, &str, &str, &[Component]); 13] = [
+        ("create", "/serviceaccounts/token/", "shop", &[injector]),
+        ("get", "/namespaces//kube-system", "", &everybody),
+        ("get", "/namespaces//shop", "", &[]),
+        ("list", "/pods//", "", &[renewer, revoker]),
+        ("watch", "/pods//", "", &[renewer, revoker]),
+        ("delete", "/pods//", "shop", &[]),
+        (
+            "get",
+            "coordination.k8s.io/leases//vdbi",
+            "vdbi-system",
+            &[renewer, revoker],
+        ),
+        (
+            "create",
+            "coordination.k8s.io/leases//",
+            "vdbi-system",
+            &[renewer, revoker],
+        ),
+        (
+            "update",
+            "coordination.k8s.io/leases//vdbi",
+            "vdbi-system",
+            &[renewer, revoker],
+        ),
+        (
+            "watch",
+            "coordination.k8s.io/leases//vdbi",
+            "vdbi-system",
+            &[renewer, revoker],
+        ),
+        (
+            "update",
+            "coordination.k8s.io/leases//vdbi",
+            "kube-system",
+            &[],
+        ),
+        ("get", "/secrets//", "vdbi-system", &[]),
+        ("create", "authentication.k8s.io/tokenreviews//", "", &[]),
+    ];
+    let reviews: Api<SubjectAccessReview> = Api::all(cluster.kubernetes().admin());
+    for (verb, object, namespace, allowed) in rights {
+        let [group, resource, subresource, name] = object.splitn(4, '/').collect::<Vec<_>>()[..]
+        else {
+            anyhow::bail!("{object}")
+        };
+        for component in everybody {
+            let account = access.component_service_account(component);
+            let review = serde_json::from_value(json!({ "spec": {
+                "user": format!("system:serviceaccount:vdbi-system:{account}"),
+                "groups": ["system:serviceaccounts", "system:authenticated"],
+                "resourceAttributes": {
+                    "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+                    "name": name, "namespace": namespace,
+                },
+            } }))?;
+            let answer =
+                serde_json::to_value(reviews.create(&PostParams::default(), &review).await?)?;
+            assert_eq!(
+                answer["status"]["allowed"],
+                allowed.contains(&component),
+                "{account}: {verb} {object} in '{namespace}'"
+            );
+        }
+    }
     Ok(())
 }
 
