@@ -1,1 +1,37 @@
-//! placeholder
+//! Real servers for tests, and the tests over them.
+//!
+//! A test asks for the servers it needs and gets its own: kube-apiserver with etcd, OpenBao, PostgreSQL, each on free loopback
+//! ports in a directory of the test's own. They end with the test, whatever ends it: a return, a panic, Ctrl-C, SIGKILL.
+//!
+//! ```no_run
+//! # async fn test() -> anyhow::Result<()> {
+//! use e2e::{Cluster, DatabaseAccess, OpenBao};
+//!
+//! let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
+//! cluster.configure_database_access(&DatabaseAccess::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `hack/test-env` installs the servers. With `VDBI_KEEP=1` the directory of a test stays, with every log and key in it.
+
+mod authority;
+mod binaries;
+mod cluster;
+mod directory;
+pub mod installed;
+pub mod kubernetes;
+pub mod openbao;
+mod ports;
+mod postgres;
+pub mod process;
+mod setup;
+
+pub use authority::{Authority, Identity};
+pub use binaries::binary;
+pub use cluster::{Builder, Cluster};
+pub use kubernetes::Kubernetes;
+pub use openbao::OpenBao;
+pub use postgres::Postgres;
+pub use process::{Program, Server};
+pub use setup::{Component, DatabaseAccess};

@@ -1,0 +1,181 @@
+use anyhow::{Context, Result};
+use tokio::try_join;
+
+use crate::directory::Directory;
+use crate::kubernetes::Kubernetes;
+use crate::openbao::{OpenBao, Storage};
+use crate::postgres::Postgres;
+
+/// The servers of one test; they end when it is dropped.
+pub struct Cluster {
+    kubernetes: Option<Kubernetes>,
+    openbao: Option<OpenBao>,
+    postgres: Option<Postgres>,
+    // Last, so that nothing writes into it while it is removed.
+    directory: Directory,
+}
+
+/// What a test asks for; see [`Cluster::builder`].
+#[derive(Debug, Clone, Default)]
+#[must_use = "nothing runs before start()"]
+pub struct Builder {
+    kubernetes: bool,
+    openbao: Option<Storage>,
+    postgres: bool,
+}
+
+impl Cluster {
+    /// A cluster without any server, to which those that a test needs are added.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The Kubernetes control plane.
+    ///
+    /// # Panics
+    ///
+    /// When it was not asked for.
+    #[must_use]
+    #[track_caller]
+    pub fn kubernetes(&self) -> &Kubernetes {
+        asked_for(self.kubernetes.as_ref(), "kubernetes()")
+    }
+
+    /// The Kubernetes control plane, to freeze or restart it.
+    ///
+    /// # Panics
+    ///
+    /// When it was not asked for.
+    #[track_caller]
+    pub fn kubernetes_mut(&mut self) -> &mut Kubernetes {
+        asked_for(self.kubernetes.as_mut(), "kubernetes()")
+    }
+
+    /// OpenBao.
+    ///
+    /// # Panics
+    ///
+    /// When it was not asked for.
+    #[must_use]
+    #[track_caller]
+    pub fn openbao(&self) -> &OpenBao {
+        asked_for(self.openbao.as_ref(), "openbao(..)")
+    }
+
+    /// OpenBao, to unseal, freeze or restart it.
+    ///
+    /// # Panics
+    ///
+    /// When it was not asked for.
+    #[track_caller]
+    pub fn openbao_mut(&mut self) -> &mut OpenBao {
+        asked_for(self.openbao.as_mut(), "openbao(..)")
+    }
+
+    /// PostgreSQL.
+    ///
+    /// # Panics
+    ///
+    /// When it was not asked for.
+    #[must_use]
+    #[track_caller]
+    pub fn postgres(&self) -> &Postgres {
+        asked_for(self.postgres.as_ref(), "postgres()")
+    }
+
+    /// PostgreSQL, to stop it and start it again.
+    ///
+    /// # Panics
+    ///
+    /// When it was not asked for.
+    #[track_caller]
+    pub fn postgres_mut(&mut self) -> &mut Postgres {
+        asked_for(self.postgres.as_mut(), "postgres()")
+    }
+
+    /// The directory of this test, for the files of the programs that it runs.
+    #[must_use]
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+}
+
+impl Builder {
+    /// Adds kube-apiserver and etcd.
+    pub fn kubernetes(mut self) -> Self {
+        self.kubernetes = true;
+        self
+    }
+
+    /// Adds OpenBao: [`OpenBao::dev`] or [`OpenBao::raft`].
+    pub fn openbao(mut self, storage: Storage) -> Self {
+        self.openbao = Some(storage);
+        self
+    }
+
+    /// Adds PostgreSQL.
+    pub fn postgres(mut self) -> Self {
+        self.postgres = true;
+        self
+    }
+
+    /// Starts all of it at the same time, and returns when all of it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When a server is not installed or does not get ready; the error carries the end of its log.
+    pub async fn start(self) -> Result<Cluster> {
+        let Self {
+            kubernetes,
+            openbao,
+            postgres,
+        } = self;
+        let directory = Directory::new()?;
+        let kubernetes = async {
+            match kubernetes {
+                true => Kubernetes::start(&directory.create("kubernetes")?)
+                    .await
+                    .map(Some),
+                false => Ok(None),
+            }
+        };
+        let openbao = async {
+            match openbao {
+                Some(storage) => OpenBao::start(storage, &directory.create("openbao")?)
+                    .await
+                    .map(Some),
+                None => Ok(None),
+            }
+        };
+        let postgres = async {
+            match postgres {
+                true => Postgres::start(&directory.create("postgres")?)
+                    .await
+                    .map(Some),
+                false => Ok(None),
+            }
+        };
+        let (kubernetes, openbao, postgres) = try_join!(kubernetes, openbao, postgres)
+            .context("the servers of this test did not start (VDBI_KEEP=1 keeps their files)")?;
+        Ok(Cluster {
+            kubernetes,
+            openbao,
+            postgres,
+            directory,
+        })
+    }
+}
+
+#[track_caller]
+fn asked_for<T>(server: Option<T>, call: &str) -> T {
+    match server {
+        Some(server) => server,
+        None => panic!("this cluster has no such server: add .{call} to Cluster::builder()"),
+    }
+}
+
+/// Several crates here bring TLS, and none chooses for the others; the first test does.
+pub(crate) fn install_crypto() {
+    // An error says that it is chosen already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

@@ -1,0 +1,94 @@
+//! Where the servers are: in the environment, or else in the file that `hack/test-env` writes.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// A server that the tests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// The Kubernetes API server.
+    KubeApiserver,
+    /// The store of the Kubernetes API server.
+    Etcd,
+    /// OpenBao, server and client in one.
+    OpenBao,
+    /// The database server.
+    Postgres,
+    /// What makes the data directory of a database server.
+    Initdb,
+}
+
+impl Installed {
+    /// The path of the program.
+    ///
+    /// # Errors
+    ///
+    /// When it is not installed; the error names the command that installs it.
+    pub fn path(self) -> Result<PathBuf> {
+        self.path_in(|name| std::env::var_os(name))
+    }
+
+    /// As [`Installed::path`], in an environment of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Installed::path`].
+    pub fn path_in(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
+        let variable = self.variable();
+        let location = environment(variable)
+            .filter(|value| !value.is_empty())
+            .or_else(|| written_by_test_env(&environment)?.remove(variable));
+        let path = location.map(|location| match self {
+            Self::OpenBao => PathBuf::from(location),
+            Self::KubeApiserver | Self::Etcd | Self::Postgres | Self::Initdb => {
+                Path::new(&location).join(self.program())
+            }
+        });
+        match path {
+            Some(path) if path.is_file() => Ok(path),
+            _ => bail!(
+                "{} was not found: run `hack/test-env` (it installs kube-apiserver, etcd, OpenBao and PostgreSQL for the tests)",
+                self.program()
+            ),
+        }
+    }
+
+    fn variable(self) -> &'static str {
+        match self {
+            Self::KubeApiserver | Self::Etcd => "KUBEBUILDER_ASSETS",
+            Self::OpenBao => "VDBI_BAO",
+            Self::Postgres | Self::Initdb => "PG_BIN",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Etcd => "etcd",
+            Self::OpenBao => "bao",
+            Self::Postgres => "postgres",
+            Self::Initdb => "initdb",
+        }
+    }
+}
+
+fn written_by_test_env(
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Option<HashMap<String, OsString>> {
+    let cache = environment("VDBI_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| environment("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("vdbi")))
+        .or_else(|| environment("HOME").map(|home| Path::new(&home).join(".cache/vdbi")))?;
+    let text = fs::read_to_string(cache.join("env")).ok()?;
+    let values = text.lines().filter_map(|line| line.split_once('='));
+    // The shell quotes what is special to it with backslashes, a space for instance.
+    Some(
+        values
+            .map(|(name, value)| (name.to_owned(), value.replace('\\', "").into()))
+            .collect(),
+    )
+}

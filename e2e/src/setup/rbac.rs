@@ -1,0 +1,91 @@
+use serde_json::{Value, json};
+
+use super::{Component, DatabaseAccess};
+
+/// The service account with which OpenBao asks the API server whether a token is genuine.
+pub(super) const REVIEWER: &str = "token-reviewer";
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+/// Service accounts, roles and bindings: the least that OpenBao and each component need.
+pub(super) fn objects(access: &DatabaseAccess) -> Vec<Value> {
+    let mut objects = vec![
+        service_account(access, REVIEWER),
+        cluster_binding(
+            access,
+            REVIEWER,
+            &format!("{}-{REVIEWER}", access.release),
+            "system:auth-delegator",
+        ),
+    ];
+    for component in Component::ALL {
+        let name = access.component_service_account(component);
+        objects.push(service_account(access, &name));
+        objects.push(json!({
+            "apiVersion": RBAC,
+            "kind": "ClusterRole",
+            "metadata": { "name": name },
+            "rules": cluster_rules(component),
+        }));
+        objects.push(cluster_binding(access, &name, &name, &name));
+        if component != Component::Injector {
+            objects.extend(leader_election(access, &name));
+        }
+    }
+    objects
+}
+
+fn cluster_rules(component: Component) -> Value {
+    // The uid of kube-system stands for the cluster.
+    let identity = json!({ "apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"] });
+    match component {
+        Component::Injector => {
+            json!([identity, { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] }])
+        }
+        Component::Renewer | Component::Revoker => {
+            json!([identity, { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] }])
+        }
+    }
+}
+
+fn leader_election(access: &DatabaseAccess, name: &str) -> [Value; 2] {
+    let metadata = json!({ "name": name, "namespace": access.system_namespace });
+    [
+        json!({
+            "apiVersion": RBAC,
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [{
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "verbs": ["get", "create", "update", "watch"],
+            }],
+        }),
+        json!({
+            "apiVersion": RBAC,
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+            "subjects": [subject(access, name)],
+        }),
+    ]
+}
+
+fn service_account(access: &DatabaseAccess, name: &str) -> Value {
+    let metadata = json!({ "name": name, "namespace": access.system_namespace });
+    json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })
+}
+
+fn cluster_binding(access: &DatabaseAccess, account: &str, name: &str, role: &str) -> Value {
+    json!({
+        "apiVersion": RBAC,
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+        "subjects": [subject(access, account)],
+    })
+}
+
+fn subject(access: &DatabaseAccess, account: &str) -> Value {
+    json!({ "kind": "ServiceAccount", "name": account, "namespace": access.system_namespace })
+}
