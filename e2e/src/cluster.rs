@@ -125,44 +125,29 @@ impl Builder {
     ///
     /// When a server is not installed or does not get ready; the error carries the end of its log.
     pub async fn start(self) -> Result<Cluster> {
-        let Self {
-            kubernetes,
-            openbao,
-            postgres,
-        } = self;
+        let Self { kubernetes, openbao, postgres } = self;
         let directory = Directory::new()?;
         let kubernetes = async {
             match kubernetes {
-                true => Kubernetes::start(&directory.create("kubernetes")?)
-                    .await
-                    .map(Some),
+                true => Kubernetes::start(&directory.create("kubernetes")?).await.map(Some),
                 false => Ok(None),
             }
         };
         let openbao = async {
             match openbao {
-                Some(storage) => OpenBao::start(storage, &directory.create("openbao")?)
-                    .await
-                    .map(Some),
+                Some(storage) => OpenBao::start(storage, &directory.create("openbao")?).await.map(Some),
                 None => Ok(None),
             }
         };
         let postgres = async {
             match postgres {
-                true => Postgres::start(&directory.create("postgres")?)
-                    .await
-                    .map(Some),
+                true => Postgres::start(&directory.create("postgres")?).await.map(Some),
                 false => Ok(None),
             }
         };
         let (kubernetes, openbao, postgres) = try_join!(kubernetes, openbao, postgres)
             .context("the servers of this test did not start (VDBI_KEEP=1 keeps their files)")?;
-        Ok(Cluster {
-            kubernetes,
-            openbao,
-            postgres,
-            directory,
-        })
+        Ok(Cluster { kubernetes, openbao, postgres, directory })
     }
 }
 

@@ -24,15 +24,9 @@ impl Directory {
         if std::env::var_os("VDBI_KEEP").is_some_and(|keep| keep == "1") {
             let path = directory.keep();
             eprintln!("the directory of this test is kept: {}", path.display());
-            return Ok(Self {
-                path,
-                removed_on_drop: None,
-            });
+            return Ok(Self { path, removed_on_drop: None });
         }
-        Ok(Self {
-            path: directory.path().to_owned(),
-            removed_on_drop: Some(directory),
-        })
+        Ok(Self { path: directory.path().to_owned(), removed_on_drop: Some(directory) })
     }
 
     pub(crate) fn path(&self) -> &Path {

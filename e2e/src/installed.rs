@@ -76,9 +76,7 @@ impl Installed {
     }
 }
 
-fn written_by_test_env(
-    environment: impl Fn(&str) -> Option<OsString>,
-) -> Option<HashMap<String, OsString>> {
+fn written_by_test_env(environment: impl Fn(&str) -> Option<OsString>) -> Option<HashMap<String, OsString>> {
     let cache = environment("VDBI_CACHE")
         .map(PathBuf::from)
         .or_else(|| environment("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("vdbi")))
@@ -86,9 +84,5 @@ fn written_by_test_env(
     let text = fs::read_to_string(cache.join("env")).ok()?;
     let values = text.lines().filter_map(|line| line.split_once('='));
     // The shell quotes what is special to it with backslashes, a space for instance.
-    Some(
-        values
-            .map(|(name, value)| (name.to_owned(), value.replace('\\', "").into()))
-            .collect(),
-    )
+    Some(values.map(|(name, value)| (name.to_owned(), value.replace('\\', "").into())).collect())
 }

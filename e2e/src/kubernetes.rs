@@ -111,14 +111,10 @@ impl Kubernetes {
     pub async fn ready(&mut self) -> Result<()> {
         let admin = &self.admin;
         let check = async || {
-            let answer = admin
-                .request_text(http::Request::get("/readyz").body(Vec::new())?)
-                .await?;
+            let answer = admin.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
             ensure!(answer == "ok", "the API server is not ready: {answer}");
             // Made by the API server itself, a moment after it says that it is ready.
-            Api::<Namespace>::all(admin.clone())
-                .get("kube-system")
-                .await?;
+            Api::<Namespace>::all(admin.clone()).get("kube-system").await?;
             Ok(())
         };
         self.apiserver.ready(START, check).await

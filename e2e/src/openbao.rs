@@ -60,12 +60,7 @@ impl OpenBao {
             };
             let server = Server::start("openbao", program, directory).await?;
             let root = Client::new(&format!("http://127.0.0.1:{port}"), ROOT_TOKEN)?;
-            let mut openbao = Self {
-                server,
-                storage,
-                root,
-                audit: directory.join("audit.log"),
-            };
+            let mut openbao = Self { server, storage, root, audit: directory.join("audit.log") };
             openbao.ready().await?;
             Ok(openbao)
         })
@@ -105,11 +100,7 @@ impl OpenBao {
     ///
     /// When the audit log cannot be read.
     pub fn count_requests(&self, path: &str) -> Result<usize> {
-        Ok(self
-            .requests()?
-            .iter()
-            .filter(|request| request.path.starts_with(path))
-            .count())
+        Ok(self.requests()?.iter().filter(|request| request.path.starts_with(path)).count())
     }
 
     /// Seals it: from now on every request is answered with 503.
@@ -130,13 +121,9 @@ impl OpenBao {
         match self.storage {
             Storage::Dev => {
                 let log = self.server.log()?;
-                let key = log
-                    .lines()
-                    .find_map(|line| line.strip_prefix("Unseal Key: "));
+                let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: "));
                 let key = key.context("the server has not printed its unseal key")?;
-                self.root
-                    .write("sys/unseal", &json!({ "key": key.trim() }))
-                    .await?;
+                self.root.write("sys/unseal", &json!({ "key": key.trim() })).await?;
                 self.ready().await
             }
             Storage::Raft => self.restart().await,
@@ -196,9 +183,7 @@ fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Progr
     let directory = parent.join(format!("raft-{port}"));
     let data = directory.join("data");
     fs::create_dir_all(&data)?;
-    let key: Vec<u8> = (0..2)
-        .flat_map(|_| uuid::Uuid::new_v4().into_bytes())
-        .collect();
+    let key: Vec<u8> = (0..2).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
     fs::write(directory.join("seal.key"), key)?;
     let own = format!(
         r#"
@@ -235,9 +220,7 @@ fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Progr
     );
     let configuration = directory.join("openbao.hcl");
     fs::write(&configuration, own + &audit_device(parent))?;
-    Ok(Program::new(bao, parent)
-        .arg("server")
-        .arg(format!("-config={}", configuration.display())))
+    Ok(Program::new(bao, parent).arg("server").arg(format!("-config={}", configuration.display())))
 }
 
 /// Audit devices cannot be made through the API.

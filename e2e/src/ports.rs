@@ -22,8 +22,7 @@ fn free<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback port is free")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no loopback port is free")?;
         *port = listener.local_addr()?.port();
         listeners.push(listener);
     }
@@ -32,9 +31,7 @@ fn free<const N: usize>() -> Result<[u16; N]> {
 
 /// The servers say it alike: the text is the operating system's. A failed start carries the end of the server's log.
 fn is_clash(error: &anyhow::Error) -> bool {
-    format!("{error:#}")
-        .to_lowercase()
-        .contains("address already in use")
+    format!("{error:#}").to_lowercase().contains("address already in use")
 }
 
 #[cfg(test)]

@@ -35,25 +35,13 @@ impl Postgres {
                 .runs(Program::new(&postgres, directory))
                 .arg("-D")
                 .arg(&data)
-                .args([
-                    "-c",
-                    "listen_addresses=127.0.0.1",
-                    "-c",
-                    &format!("port={port}"),
-                ])
-                .args([
-                    "-c",
-                    &format!("unix_socket_directories={}", directory.display()),
-                ])
+                .args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}")])
+                .args(["-c", &format!("unix_socket_directories={}", directory.display())])
                 .args(["-c", "fsync=off", "-c", "max_connections=200"])
                 // SCRAM would make CREATE ROLE ten times dearer.
                 .args(["-c", "password_encryption=md5"]);
             let server = Server::start("postgres", program, directory).await?;
-            let mut started = Self {
-                server,
-                port,
-                password: password.clone(),
-            };
+            let mut started = Self { server, port, password: password.clone() };
             started.ready().await?;
             Ok(started)
         })
@@ -81,10 +69,7 @@ impl Postgres {
     /// An address with the superuser's name and password.
     #[must_use]
     pub fn admin_url(&self) -> String {
-        format!(
-            "postgresql://{SUPERUSER}:{}@127.0.0.1:{}/postgres?sslmode=disable",
-            self.password, self.port
-        )
+        format!("postgresql://{SUPERUSER}:{}@127.0.0.1:{}/postgres?sslmode=disable", self.password, self.port)
     }
 
     /// Whether the server lets this user in: a real login.
@@ -109,9 +94,7 @@ impl Postgres {
     /// When the server cannot be asked.
     pub async fn roles_like(&self, prefix: &str) -> Result<Vec<String>> {
         let rows = self
-            .query(&format!(
-                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{prefix}') ORDER BY 1"
-            ))
+            .query(&format!("SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{prefix}') ORDER BY 1"))
             .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
@@ -122,10 +105,7 @@ impl Postgres {
     ///
     /// When the server refuses it.
     pub async fn query(&self, statement: &str) -> Result<Vec<Row>> {
-        let (client, connection) = self
-            .config(SUPERUSER, &self.password)
-            .connect(NoTls)
-            .await?;
+        let (client, connection) = self.config(SUPERUSER, &self.password).connect(NoTls).await?;
         tokio::select! {
             rows = client.query(statement, &[]) => rows.with_context(|| format!("PostgreSQL refused: {statement}")),
             ended = connection => {
@@ -162,19 +142,12 @@ impl Postgres {
 
     async fn ready(&mut self) -> Result<()> {
         let config = self.config(SUPERUSER, &self.password);
-        self.server
-            .ready(START, async || Ok(config.connect(NoTls).await.map(drop)?))
-            .await
+        self.server.ready(START, async || Ok(config.connect(NoTls).await.map(drop)?)).await
     }
 
     fn config(&self, user: &str, password: &str) -> Config {
         let mut config = Config::new();
-        config
-            .host("127.0.0.1")
-            .port(self.port)
-            .dbname("postgres")
-            .user(user)
-            .password(password);
+        config.host("127.0.0.1").port(self.port).dbname("postgres").user(user).password(password);
         config.connect_timeout(Duration::from_secs(5));
         config
     }
@@ -222,13 +195,11 @@ impl Owner {
             let mut fields = line.split(':');
             let name = fields.next().filter(|name| *name == "postgres")?;
             let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-            Some(Account {
-                name: name.to_owned(),
-                uid,
-                gid,
-            })
+            Some(Account { name: name.to_owned(), uid, gid })
         });
-        let account = account.context("PostgreSQL does not run as root, and the user postgres is missing: run `hack/test-env`")?;
+        let account = account.context(
+            "PostgreSQL does not run as root, and the user postgres is missing: run `hack/test-env`",
+        )?;
         Ok(Self(Some(account)))
     }
 

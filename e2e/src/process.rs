@@ -36,16 +36,9 @@ impl Server {
     /// When it cannot be started.
     pub async fn start(name: &str, program: Program, directory: &Path) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
-        let (child, pid) = spawner::spawn(&program, &log)
-            .await
-            .with_context(|| format!("{name} could not be started"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            program,
-            child,
-            pid,
-            log,
-        })
+        let (child, pid) =
+            spawner::spawn(&program, &log).await.with_context(|| format!("{name} could not be started"))?;
+        Ok(Self { name: name.to_owned(), program, child, pid, log })
     }
 
     /// The id of the process.
@@ -59,18 +52,11 @@ impl Server {
     /// # Errors
     ///
     /// When the process ends or the time passes before that; the error carries the end of the log, and what `check` said last.
-    pub async fn ready(
-        &mut self,
-        within: Duration,
-        check: impl AsyncFn() -> Result<()>,
-    ) -> Result<()> {
+    pub async fn ready(&mut self, within: Duration, check: impl AsyncFn() -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
             // A check against a server that accepts and never answers must not hang.
-            let outcome = timeout(within, check())
-                .await
-                .context("no answer")
-                .flatten();
+            let outcome = timeout(within, check()).await.context("no answer").flatten();
             let Err(error) = outcome else { return Ok(()) };
             if let Some(status) = self.child.try_wait()? {
                 bail!(
@@ -81,10 +67,7 @@ impl Server {
             }
             if Instant::now() >= deadline {
                 let log = self.log_tail(LOG_LINES_IN_ERRORS);
-                return Err(error.context(format!(
-                    "{} was not ready within {within:?}\n{log}",
-                    self.name
-                )));
+                return Err(error.context(format!("{} was not ready within {within:?}\n{log}", self.name)));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -150,11 +133,7 @@ impl Server {
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         // Until it is reaped the id cannot belong to another process, and only this value reaps it.
         if let Some(status) = self.child.try_wait()? {
-            bail!(
-                "{} has already ended with {status}\n{}",
-                self.name,
-                self.log_tail(LOG_LINES_IN_ERRORS)
-            );
+            bail!("{} has already ended with {status}\n{}", self.name, self.log_tail(LOG_LINES_IN_ERRORS));
         }
         rustix::process::kill_process(self.pid, signal)
             .with_context(|| format!("{} could not be signalled", self.name))
@@ -168,11 +147,9 @@ impl Server {
     pub async fn wait_exit(&mut self, within: Duration) -> Result<ExitStatus> {
         match timeout(within, self.child.wait()).await {
             Ok(status) => Ok(status?),
-            Err(_) => bail!(
-                "{} still runs after {within:?}\n{}",
-                self.name,
-                self.log_tail(LOG_LINES_IN_ERRORS)
-            ),
+            Err(_) => {
+                bail!("{} still runs after {within:?}\n{}", self.name, self.log_tail(LOG_LINES_IN_ERRORS))
+            }
         }
     }
 
@@ -191,11 +168,7 @@ impl Server {
     ///
     /// When it still runs, or cannot be started.
     pub async fn restart(&mut self) -> Result<()> {
-        ensure!(
-            !self.is_running()?,
-            "{} still runs: terminate or kill it first",
-            self.name
-        );
+        ensure!(!self.is_running()?, "{} still runs: terminate or kill it first", self.name);
         (self.child, self.pid) = spawner::spawn(&self.program, &self.log).await?;
         Ok(())
     }
@@ -223,10 +196,8 @@ impl Drop for Server {
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.start_kill();
             // Waits without reaping, which stays tokio's: the ports and files are free when this returns.
-            let _ = rustix::process::waitid(
-                WaitId::Pid(self.pid),
-                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-            );
+            let _ =
+                rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
             let _ = self.child.try_wait();
         }
     }

@@ -134,9 +134,7 @@ impl Cluster {
         for namespace in [&access.namespace, &access.system_namespace] {
             kubernetes.create_namespace(namespace).await?;
         }
-        kubernetes
-            .create_service_account(&access.namespace, &access.service_account)
-            .await?;
+        kubernetes.create_service_account(&access.namespace, &access.service_account).await?;
         for object in rbac::objects(access) {
             kubernetes.apply(&object).await?;
         }
@@ -157,9 +155,7 @@ impl Cluster {
         component: Component,
     ) -> Result<PathBuf> {
         let account = access.component_service_account(component);
-        self.kubernetes()
-            .kubeconfig_for_service_account(&access.system_namespace, &account)
-            .await
+        self.kubernetes().kubeconfig_for_service_account(&access.system_namespace, &account).await
     }
 
     /// A file with the token with which a component logs in to OpenBao.
@@ -179,12 +175,7 @@ impl Cluster {
     }
 
     async fn configure_database(&self, access: &DatabaseAccess) -> Result<()> {
-        let DatabaseAccess {
-            mount,
-            engine,
-            role,
-            ..
-        } = access;
+        let DatabaseAccess { mount, engine, role, .. } = access;
         let (root, postgres) = (self.openbao().root(), self.postgres());
         postgres
             .query(&format!(
@@ -198,18 +189,8 @@ impl Cluster {
             json!({ "type": "kv", "options": { "version": "2" } }),
         )
         .await?;
-        write_when_upgraded(
-            root,
-            &format!("{mount}/config"),
-            &json!({ "max_versions": 1 }),
-        )
-        .await?;
-        mount_once(
-            root,
-            &format!("sys/mounts/{engine}"),
-            json!({ "type": "database" }),
-        )
-        .await?;
+        write_when_upgraded(root, &format!("{mount}/config"), &json!({ "max_versions": 1 })).await?;
+        mount_once(root, &format!("sys/mounts/{engine}"), json!({ "type": "database" })).await?;
         let url = format!(
             "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable",
             postgres.port()
@@ -221,8 +202,7 @@ impl Cluster {
             "username": postgres.superuser(),
             "password": postgres.password(),
         });
-        root.write(&format!("{engine}/config/pg"), &connection)
-            .await?;
+        root.write(&format!("{engine}/config/pg"), &connection).await?;
         let creation = format!(
             r#"CREATE ROLE "{{{{name}}}}" WITH LOGIN PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}' IN ROLE {DATABASE_GROUP};"#
         );
@@ -233,21 +213,14 @@ impl Cluster {
             "creation_statements": creation,
             "revocation_statements": REVOCATION,
         });
-        root.write(&format!("{engine}/roles/{role}"), &database_role)
-            .await
-            .map(drop)
+        root.write(&format!("{engine}/roles/{role}"), &database_role).await.map(drop)
     }
 
     async fn configure_login(&self, access: &DatabaseAccess) -> Result<()> {
         let (root, kubernetes) = (self.openbao().root(), self.kubernetes());
         mount_once(root, "sys/auth/kubernetes", json!({ "type": "kubernetes" })).await?;
         let reviewer = kubernetes
-            .service_account_token(
-                &access.system_namespace,
-                rbac::REVIEWER,
-                &[],
-                REVIEWER_LIFETIME,
-            )
+            .service_account_token(&access.system_namespace, rbac::REVIEWER, &[], REVIEWER_LIFETIME)
             .await?;
         let config = json!({
             "kubernetes_host": kubernetes.url(),
@@ -255,15 +228,11 @@ impl Cluster {
             "token_reviewer_jwt": reviewer,
             "disable_local_ca_jwt": true,
         });
-        root.write("auth/kubernetes/config", &config)
-            .await
-            .map(drop)
+        root.write("auth/kubernetes/config", &config).await.map(drop)
     }
 
     async fn configure_application(&self, access: &DatabaseAccess) -> Result<()> {
-        let DatabaseAccess {
-            role, token_role, ..
-        } = access;
+        let DatabaseAccess { role, token_role, .. } = access;
         let root = self.openbao().root();
         write_policy(root, role, &policies::application(access)).await?;
         let login = json!({
@@ -273,15 +242,11 @@ impl Cluster {
             "token_policies": [role],
             "token_period": access.token_period,
         });
-        root.write(&format!("auth/kubernetes/role/{role}"), &login)
-            .await?;
+        root.write(&format!("auth/kubernetes/role/{role}"), &login).await?;
 
         let token_role = format!("auth/token/roles/{token_role}");
         let before = root.read(&token_role).await?.unwrap_or_default();
-        let mut allowed: Vec<Value> = before["allowed_policies"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let mut allowed: Vec<Value> = before["allowed_policies"].as_array().cloned().unwrap_or_default();
         if !allowed.contains(&json!(role)) {
             allowed.push(json!(role));
         }
@@ -309,20 +274,14 @@ impl Cluster {
                 "token_period": "10m",
                 "token_no_default_policy": true,
             });
-            root.write(&format!("auth/kubernetes/role/{role}"), &login)
-                .await?;
+            root.write(&format!("auth/kubernetes/role/{role}"), &login).await?;
         }
         Ok(())
     }
 }
 
 async fn write_policy(root: &Client, name: &str, policy: &str) -> Result<()> {
-    root.write(
-        &format!("sys/policies/acl/{name}"),
-        &json!({ "policy": policy }),
-    )
-    .await
-    .map(drop)
+    root.write(&format!("sys/policies/acl/{name}"), &json!({ "policy": policy })).await.map(drop)
 }
 
 async fn mount_once(root: &Client, path: &str, mount: Value) -> Result<()> {
@@ -341,9 +300,7 @@ async fn write_when_upgraded(root: &Client, path: &str, body: &Value) -> Result<
         loop {
             match root.write(path, body).await {
                 Err(error)
-                    if error
-                        .downcast_ref::<Refused>()
-                        .is_some_and(|refused| refused.says("Upgrading")) =>
+                    if error.downcast_ref::<Refused>().is_some_and(|refused| refused.says("Upgrading")) =>
                 {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }

@@ -1,1 +1,13 @@
-//! placeholder
+//! The life of a credential after its delivery: renewed while its pod lives, revoked when the pod is done, each by one
+//! elected leader.
+//!
+//! [`election::LeaseElection`] implements leadership over a Kubernetes Lease. [`renewer::Renewer`] and [`revoker::Revoker`]
+//! are the work that a leader does; both decide with pure functions ([`renewer::plan`], [`revoker::compare`]) and act under
+//! the [`Term`](vdbi_core::leadership::Term) they are given.
+
+pub mod election;
+pub mod pods;
+pub mod renewer;
+pub mod revoker;
+
+mod budget;

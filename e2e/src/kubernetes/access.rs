@@ -23,10 +23,8 @@ impl Kubernetes {
     /// When the API server refuses it.
     pub async fn apply(&self, object: &Value) -> Result<()> {
         let object: DynamicObject = serde_json::from_value(object.clone())?;
-        let TypeMeta { api_version, kind } = object
-            .types
-            .clone()
-            .context("an object needs apiVersion and kind")?;
+        let TypeMeta { api_version, kind } =
+            object.types.clone().context("an object needs apiVersion and kind")?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
         let api: Api<DynamicObject> = match object.namespace() {
@@ -34,13 +32,9 @@ impl Kubernetes {
             None => Api::all_with(self.admin(), &resource),
         };
         let name = object.name_any();
-        api.patch(
-            &name,
-            &PatchParams::apply("e2e").force(),
-            &Patch::Apply(&object),
-        )
-        .await
-        .with_context(|| format!("the API server refused {kind} {name}"))?;
+        api.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object))
+            .await
+            .with_context(|| format!("the API server refused {kind} {name}"))?;
         Ok(())
     }
 
@@ -50,10 +44,7 @@ impl Kubernetes {
     ///
     /// When the API server refuses it.
     pub async fn create_namespace(&self, name: &str) -> Result<()> {
-        self.apply(
-            &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
-        )
-        .await
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })).await
     }
 
     /// Makes a service account, unless it is there. Nothing makes `default` here, and a pod needs the one that it names.
@@ -63,8 +54,7 @@ impl Kubernetes {
     /// When the API server refuses it.
     pub async fn create_service_account(&self, namespace: &str, name: &str) -> Result<()> {
         let metadata = json!({ "namespace": namespace, "name": name });
-        self.apply(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata }))
-            .await
+        self.apply(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })).await
     }
 
     /// A token of a service account, as a pod of it would get; without audiences it is for the API server.
@@ -80,28 +70,17 @@ impl Kubernetes {
         lifetime: Duration,
     ) -> Result<String> {
         let spec = TokenRequestSpec {
-            audiences: Some(
-                audiences
-                    .iter()
-                    .map(|&audience| audience.to_owned())
-                    .collect(),
-            ),
+            audiences: Some(audiences.iter().map(|&audience| audience.to_owned()).collect()),
             expiration_seconds: Some(i64::try_from(lifetime.as_secs())?),
             bound_object_ref: None,
         };
-        let request = TokenRequest {
-            spec: Some(spec),
-            ..TokenRequest::default()
-        };
+        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
         let answer = accounts
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("no token for service account {namespace}/{name}"))?;
-        answer
-            .status
-            .and_then(|status| status.token)
-            .context("the answer to the token request has no token")
+        answer.status.and_then(|status| status.token).context("the answer to the token request has no token")
     }
 
     /// A file with a token of a service account, in place of a projected volume.
@@ -115,13 +94,8 @@ impl Kubernetes {
         name: &str,
         audience: &str,
     ) -> Result<PathBuf> {
-        let token = self
-            .service_account_token(namespace, name, &[audience], TEST_LIFETIME)
-            .await?;
-        let path = self.directory.join(format!(
-            "{namespace}-{name}-{}.token",
-            uuid::Uuid::new_v4().simple()
-        ));
+        let token = self.service_account_token(namespace, name, &[audience], TEST_LIFETIME).await?;
+        let path = self.directory.join(format!("{namespace}-{name}-{}.token", uuid::Uuid::new_v4().simple()));
         fs::write(&path, token)?;
         Ok(path)
     }
@@ -131,17 +105,9 @@ impl Kubernetes {
     /// # Errors
     ///
     /// When there is no such service account.
-    pub async fn kubeconfig_for_service_account(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<PathBuf> {
-        let token = self
-            .service_account_token(namespace, name, &[], TEST_LIFETIME)
-            .await?;
-        let path = self
-            .directory
-            .join(format!("{namespace}-{name}.kubeconfig"));
+    pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let token = self.service_account_token(namespace, name, &[], TEST_LIFETIME).await?;
+        let path = self.directory.join(format!("{namespace}-{name}.kubeconfig"));
         start::write_kubeconfig(&path, &self.url, &self.ca_pem, json!({ "token": token }))
     }
 }

@@ -51,12 +51,9 @@ impl AuditEvent {
 }
 
 pub(super) fn events(log: &Path) -> Result<Vec<AuditEvent>> {
-    let text =
-        fs::read_to_string(log).context("the audit log of the API server could not be read")?;
+    let text = fs::read_to_string(log).context("the audit log of the API server could not be read")?;
     // A line that is still being written does not parse.
-    let entries = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
     Ok(entries
         .map(|entry| AuditEvent {
             verb: entry.verb,

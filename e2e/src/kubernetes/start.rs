@@ -20,12 +20,9 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
     let files = Files::write(directory)?;
     with_free_ports(async |[port, client_port, peer_port]: [u16; 3]| {
         let store = directory.join(format!("etcd-{client_port}"));
-        let etcd = Server::start(
-            "etcd",
-            etcd_program(&etcd, &store, directory, client_port, peer_port),
-            directory,
-        )
-        .await?;
+        let etcd =
+            Server::start("etcd", etcd_program(&etcd, &store, directory, client_port, peer_port), directory)
+                .await?;
         let apiserver = apiserver_program(&apiserver, &files, directory, port, client_port);
         let apiserver = Server::start("kube-apiserver", apiserver, directory).await?;
 
@@ -42,8 +39,7 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
         };
         // An etcd that could not start would only show as an API server that does not get ready.
         let (etcd, client_port) = (&mut kubernetes.etcd, client_port);
-        etcd.ready(START, async || healthy(client_port).await)
-            .await?;
+        etcd.ready(START, async || healthy(client_port).await).await?;
         kubernetes.ready().await?;
         Ok(kubernetes)
     })
@@ -52,37 +48,20 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
 
 async fn healthy(etcd_port: u16) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let response = client
-        .get(format!("http://127.0.0.1:{etcd_port}/health"))
-        .send()
-        .await?;
-    ensure!(
-        response.status().is_success(),
-        "etcd is not healthy: {}",
-        response.status()
-    );
+    let response = client.get(format!("http://127.0.0.1:{etcd_port}/health")).send().await?;
+    ensure!(response.status().is_success(), "etcd is not healthy: {}", response.status());
     Ok(())
 }
 
 async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     crate::cluster::install_crypto();
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
 
-fn etcd_program(
-    etcd: &Path,
-    store: &Path,
-    directory: &Path,
-    client_port: u16,
-    peer_port: u16,
-) -> Program {
-    let (client, peer) = (
-        format!("http://127.0.0.1:{client_port}"),
-        format!("http://127.0.0.1:{peer_port}"),
-    );
+fn etcd_program(etcd: &Path, store: &Path, directory: &Path, client_port: u16, peer_port: u16) -> Program {
+    let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
     Program::new(etcd, directory)
         .arg(format!("--data-dir={}", store.display()))
         .arg("--unsafe-no-fsync")
@@ -110,15 +89,8 @@ fn apiserver_program(
             "--advertise-address=127.0.0.1",
             "--endpoint-reconciler-type=none",
         ])
-        .args([
-            "--service-cluster-ip-range=10.0.0.0/24",
-            "--allow-privileged=true",
-            "--profiling=false",
-        ])
-        .args([
-            "--authorization-mode=RBAC",
-            &format!("--api-audiences={AUDIENCE}"),
-        ])
+        .args(["--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true", "--profiling=false"])
+        .args(["--authorization-mode=RBAC", &format!("--api-audiences={AUDIENCE}")])
         .arg(format!("--service-account-issuer={AUDIENCE}"))
         .arg(file("service-account-signing-key-file", &files.signing_key))
         .arg(file("service-account-key-file", &files.verification_key))
@@ -173,21 +145,11 @@ impl Files {
             "client-certificate-data": base64(&admin.certificate),
             "client-key-data": base64(&admin.key),
         });
-        write_kubeconfig(
-            &directory.join("admin.kubeconfig"),
-            url,
-            &self.authority.pem(),
-            user,
-        )
+        write_kubeconfig(&directory.join("admin.kubeconfig"), url, &self.authority.pem(), user)
     }
 }
 
-pub(super) fn write_kubeconfig(
-    path: &Path,
-    url: &str,
-    ca_pem: &str,
-    user: Value,
-) -> Result<PathBuf> {
+pub(super) fn write_kubeconfig(path: &Path, url: &str, ca_pem: &str, user: Value) -> Result<PathBuf> {
     let kubeconfig = json!({
         "apiVersion": "v1",
         "kind": "Config",

@@ -23,9 +23,7 @@ pub struct Request {
 /// Built from the answers, as only these say how a request ended; each request has one.
 pub(super) fn requests(log: &Path) -> Result<Vec<Request>> {
     let text = fs::read_to_string(log).context("the audit log of OpenBao could not be read")?;
-    let entries = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
     // A test of the audit device itself has no answer, and a line that is still being written does not parse.
     let answers = entries.filter(|entry| entry.kind == "response");
     Ok(answers
@@ -33,10 +31,7 @@ pub(super) fn requests(log: &Path) -> Result<Vec<Request>> {
             id: entry.request.id,
             operation: entry.request.operation,
             path: entry.request.path,
-            display_name: entry.auth["display_name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
+            display_name: entry.auth["display_name"].as_str().unwrap_or_default().to_owned(),
             error: entry.error,
         })
         .collect())

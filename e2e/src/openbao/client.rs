@@ -26,15 +26,8 @@ impl Client {
     pub(super) fn new(url: &str, token: &str) -> Result<Self> {
         crate::cluster::install_crypto();
         // Long enough for a database server that hangs.
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(100))
-            .no_proxy()
-            .build()?;
-        Ok(Self {
-            http,
-            url: url.to_owned(),
-            token: token.to_owned(),
-        })
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(100)).no_proxy().build()?;
+        Ok(Self { http, url: url.to_owned(), token: token.to_owned() })
     }
 
     /// The address of the server.
@@ -52,10 +45,7 @@ impl Client {
     /// The same client with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self {
-            token: token.to_owned(),
-            ..self.clone()
-        }
+        Self { token: token.to_owned(), ..self.clone() }
     }
 
     /// Writes, and returns the whole answer: `data`, `auth`, `lease_id` and the others; null when it has no body.
@@ -73,10 +63,7 @@ impl Client {
     ///
     /// [`Refused`] when the server refuses.
     pub async fn read(&self, path: &str) -> Result<Option<Value>> {
-        Ok(self
-            .read_answer(path)
-            .await?
-            .map(|mut answer| answer["data"].take()))
+        Ok(self.read_answer(path).await?.map(|mut answer| answer["data"].take()))
     }
 
     /// Reads the whole answer at a path, as the lease is outside of `data`; `None` when nothing is there.
@@ -97,9 +84,7 @@ impl Client {
         let list = Method::from_bytes(b"LIST")?;
         let answer = missing_is_none(self.call(list, path, None).await)?.unwrap_or_default();
         let keys = answer["data"]["keys"].as_array().into_iter().flatten();
-        Ok(keys
-            .filter_map(|key| key.as_str().map(str::to_owned))
-            .collect())
+        Ok(keys.filter_map(|key| key.as_str().map(str::to_owned)).collect())
     }
 
     /// Deletes.
@@ -118,15 +103,9 @@ impl Client {
     /// [`Refused`] when the server refuses.
     pub async fn login(&self, mount: &str, role: &str, jwt: &str) -> Result<(Self, Value)> {
         let anybody = self.with_token("");
-        let answer = anybody
-            .write(
-                &format!("auth/{mount}/login"),
-                &json!({ "role": role, "jwt": jwt }),
-            )
-            .await?;
-        let token = answer["auth"]["client_token"]
-            .as_str()
-            .context("the login brought no token")?;
+        let answer =
+            anybody.write(&format!("auth/{mount}/login"), &json!({ "role": role, "jwt": jwt })).await?;
+        let token = answer["auth"]["client_token"].as_str().context("the login brought no token")?;
         Ok((self.with_token(token), answer))
     }
 
@@ -136,13 +115,7 @@ impl Client {
     ///
     /// When the server does not say.
     pub async fn token_exists(&self, accessor: &str) -> Result<bool> {
-        match self
-            .write(
-                "auth/token/lookup-accessor",
-                &json!({ "accessor": accessor }),
-            )
-            .await
-        {
+        match self.write("auth/token/lookup-accessor", &json!({ "accessor": accessor })).await {
             Ok(_) => Ok(true),
             Err(error) => match error.downcast_ref::<Refused>() {
                 Some(refused) if refused.says("invalid accessor") => Ok(false),
@@ -196,9 +169,7 @@ impl Client {
             return Ok(answer);
         }
         let errors = answer["errors"].as_array().into_iter().flatten();
-        let errors = errors
-            .filter_map(|error| error.as_str().map(str::to_owned))
-            .collect();
+        let errors = errors.filter_map(|error| error.as_str().map(str::to_owned)).collect();
         bail!(anyhow::Error::new(Refused { status, errors }).context(asked))
     }
 }
@@ -231,8 +202,6 @@ impl std::error::Error for Refused {}
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
     }
 }

@@ -17,19 +17,11 @@ pub(super) async fn spawn(program: &Program, log: &Path) -> Result<(Child, Pid)>
     let output = OpenOptions::new().create(true).append(true).open(log)?;
     let (reply, started) = oneshot::channel();
     spawner()?
-        .send(Order {
-            command: command(program, output)?,
-            runtime: Handle::current(),
-            reply,
-        })
+        .send(Order { command: command(program, output)?, runtime: Handle::current(), reply })
         .context("the thread that starts processes has ended")?;
-    let child = started
-        .await
-        .context("the thread that starts processes has ended")??;
-    let pid = child
-        .id()
-        .and_then(|id| Pid::from_raw(id.cast_signed()))
-        .context("the process ended at once")?;
+    let child = started.await.context("the thread that starts processes has ended")??;
+    let pid =
+        child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the process ended at once")?;
     Ok((child, pid))
 }
 
@@ -52,10 +44,7 @@ fn spawner() -> Result<&'static mpsc::Sender<Order>> {
                     let _ = order.reply.send(order.command.spawn());
                 }
             };
-            thread::Builder::new()
-                .name("spawner".into())
-                .spawn(start_all)
-                .ok()?;
+            thread::Builder::new().name("spawner".into()).spawn(start_all).ok()?;
             Some(orders)
         })
         .as_ref()
@@ -66,23 +55,14 @@ fn command(program: &Program, output: File) -> Result<Command> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "SIGKILL"]);
     if let Some(user) = &program.user {
-        command.args([
-            &format!("--reuid={user}"),
-            &format!("--regid={user}"),
-            "--init-groups",
-        ]);
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
     }
     command
         .arg("--")
         .arg(&program.path)
         .args(&program.arguments)
         .env_clear()
-        .envs(
-            program
-                .environment
-                .iter()
-                .map(|(name, value)| (name, value)),
-        )
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(&program.directory)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)

@@ -17,12 +17,7 @@ pub(super) fn component(access: &DatabaseAccess, component: Component) -> String
 }
 
 fn injector(access: &DatabaseAccess) -> String {
-    let DatabaseAccess {
-        mount,
-        prefix,
-        token_role,
-        ..
-    } = access;
+    let DatabaseAccess { mount, prefix, token_role, .. } = access;
     let mut policy = format!(
         r#"
 path "auth/kubernetes/role/+" {{ capabilities = ["read"] }}
@@ -38,12 +33,7 @@ path "auth/token/revoke-accessor" {{ capabilities = ["update"] }}
 }
 
 fn renewer(access: &DatabaseAccess) -> String {
-    let DatabaseAccess {
-        mount,
-        prefix,
-        engine,
-        ..
-    } = access;
+    let DatabaseAccess { mount, prefix, engine, .. } = access;
     format!(
         r#"
 path "{mount}/metadata/{prefix}/" {{ capabilities = ["list"] }}
@@ -58,12 +48,7 @@ path "sys/leases/renew" {{
 }
 
 fn revoker(access: &DatabaseAccess) -> String {
-    let DatabaseAccess {
-        mount,
-        prefix,
-        engine,
-        ..
-    } = access;
+    let DatabaseAccess { mount, prefix, engine, .. } = access;
     format!(
         r#"
 path "{mount}/metadata/{prefix}/" {{ capabilities = ["list"] }}

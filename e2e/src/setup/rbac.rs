@@ -11,12 +11,7 @@ const RBAC: &str = "rbac.authorization.k8s.io/v1";
 pub(super) fn objects(access: &DatabaseAccess) -> Vec<Value> {
     let mut objects = vec![
         service_account(access, REVIEWER),
-        cluster_binding(
-            access,
-            REVIEWER,
-            &format!("{}-{REVIEWER}", access.release),
-            "system:auth-delegator",
-        ),
+        cluster_binding(access, REVIEWER, &format!("{}-{REVIEWER}", access.release), "system:auth-delegator"),
     ];
     for component in Component::ALL {
         let name = access.component_service_account(component);

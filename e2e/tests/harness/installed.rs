@@ -7,14 +7,8 @@ use e2e::installed::Installed;
 #[test]
 fn a_program_is_built_before_it_is_run() -> Result<()> {
     let path = e2e::binary("renewer", "vdbi-renewer")?;
-    assert!(
-        path.ends_with("debug/vdbi-renewer") && path.is_file(),
-        "{}",
-        path.display()
-    );
-    let error = e2e::binary("renewer", "vdbi-unknown")
-        .err()
-        .context("it was built")?;
+    assert!(path.ends_with("debug/vdbi-renewer") && path.is_file(), "{}", path.display());
+    let error = e2e::binary("renewer", "vdbi-unknown").err().context("it was built")?;
     assert!(error.to_string().contains("vdbi-unknown"), "{error}");
     Ok(())
 }
@@ -23,10 +17,7 @@ fn a_program_is_built_before_it_is_run() -> Result<()> {
 fn a_missing_server_is_reported_with_the_command_that_installs_it() -> Result<()> {
     let empty = tempfile::tempdir()?;
     let nothing = |name: &str| (name == "HOME").then(|| OsString::from(empty.path()));
-    for (server, name) in [
-        (Installed::KubeApiserver, "kube-apiserver"),
-        (Installed::OpenBao, "bao"),
-    ] {
+    for (server, name) in [(Installed::KubeApiserver, "kube-apiserver"), (Installed::OpenBao, "bao")] {
         let error = server.path_in(nothing).err().context("it was found")?;
         assert_eq!(
             error.to_string(),
@@ -45,10 +36,7 @@ fn the_environment_wins_over_what_test_env_has_written() -> Result<()> {
     fs::write(&written, "")?;
     fs::write(
         cache.path().join("env"),
-        format!(
-            "VDBI_BAO={}\n",
-            written.display().to_string().replace(' ', "\\ ")
-        ),
+        format!("VDBI_BAO={}\n", written.display().to_string().replace(' ', "\\ ")),
     )?;
     let environment = |name: &str| (name == "VDBI_CACHE").then(|| OsString::from(cache.path()));
     assert_eq!(Installed::OpenBao.path_in(environment)?, written);

@@ -10,11 +10,7 @@ use e2e::openbao::Refused;
 
 #[track_caller]
 pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T>, status: u16) {
-    let Err(error) = outcome else {
-        panic!("it was not refused")
-    };
-    let answered = error
-        .downcast_ref::<Refused>()
-        .map(|refused| refused.status.as_u16());
+    let Err(error) = outcome else { panic!("it was not refused") };
+    let answered = error.downcast_ref::<Refused>().map(|refused| refused.status.as_u16());
     assert_eq!(answered, Some(status), "{error:#}");
 }

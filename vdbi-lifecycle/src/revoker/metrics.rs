@@ -1,0 +1,115 @@
+//! The revoker's metrics.
+
+use metrics::{Counter, Gauge};
+use vdbi_core::metrics::{Definition, Kind, Registry};
+
+use super::compare::Finding;
+
+const REVOKED: Definition = Definition {
+    name: "vdbi_revoke_token_count_success",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace"],
+    help: "Credentials revoked, lease and token, by the pod's namespace.",
+};
+
+const REVOKE_ERROR: Definition = Definition {
+    name: "vdbi_revoke_token_count_error",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace"],
+    help: "Revocations that failed and are tried again, by the pod's namespace.",
+};
+
+const FORGOTTEN: Definition = Definition {
+    name: "vdbi_delete_data_count_success",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace"],
+    help: "Ledger entries removed after their credential was revoked.",
+};
+
+const FORGET_ERROR: Definition = Definition {
+    name: "vdbi_delete_data_count_error",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace"],
+    help: "Ledger entries that could not be removed; this is tried again.",
+};
+
+const SWEEPS: Definition = Definition {
+    name: "vdbi_pod_cleanup_count_success",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &[],
+    help: "Comparisons of ledger and live pods that were completed.",
+};
+
+const SWEEP_ERROR: Definition = Definition {
+    name: "vdbi_pod_cleanup_count_error",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &[],
+    help: "Comparisons of ledger and live pods that failed.",
+};
+
+const ENTRIES: Definition = Definition {
+    name: "vdbi_ledger_entries",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &["state"],
+    help: "Ledger entries at the last comparison: live, young (too young to judge), foreign (another cluster or release), gone.",
+};
+
+const BRAKE: Definition = Definition {
+    name: "vdbi_revoker_brake_engaged",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "1 while the last comparison would have revoked an implausible share of all credentials and was stopped.",
+};
+
+/// Every metric of the revoker.
+pub const ALL: &[Definition] =
+    &[REVOKED, REVOKE_ERROR, FORGOTTEN, FORGET_ERROR, SWEEPS, SWEEP_ERROR, ENTRIES, BRAKE];
+
+/// The revoker's metrics, registered.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) sweeps: Counter,
+    pub(crate) sweep_error: Counter,
+    pub(crate) brake: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            registry: registry.clone(),
+            sweeps: registry.counter(&SWEEPS, &[]),
+            sweep_error: registry.counter(&SWEEP_ERROR, &[]),
+            brake: registry.gauge(&BRAKE, &[]),
+        }
+    }
+
+    pub(crate) fn revoked(&self, namespace: &str, succeeded: bool) {
+        let definition = if succeeded { &REVOKED } else { &REVOKE_ERROR };
+        self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
+    }
+
+    pub(crate) fn forgotten(&self, namespace: &str, succeeded: bool) {
+        let definition = if succeeded { &FORGOTTEN } else { &FORGET_ERROR };
+        self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
+    }
+
+    pub(crate) fn entries(&self, count: impl Fn(Finding) -> usize) {
+        for (finding, state) in [
+            (Finding::Live, "live"),
+            (Finding::Young, "young"),
+            (Finding::Foreign, "foreign"),
+            (Finding::Gone, "gone"),
+        ] {
+            self.registry.gauge(&ENTRIES, &[("state", state)]).set(count(finding) as f64);
+        }
+    }
+}
