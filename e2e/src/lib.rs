@@ -26,6 +26,7 @@ mod ports;
 mod postgres;
 pub mod process;
 mod setup;
+pub mod system;
 
 pub use authority::{Authority, Identity};
 pub use binaries::binary;
@@ -35,3 +36,4 @@ pub use openbao::OpenBao;
 pub use postgres::Postgres;
 pub use process::{Program, Server};
 pub use setup::{Component, DatabaseAccess};
+pub use system::{Release, System};

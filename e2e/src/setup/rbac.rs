@@ -37,7 +37,8 @@ fn cluster_rules(component: Component) -> Value {
         Component::Injector => {
             json!([identity, { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] }])
         }
-        Component::Renewer | Component::Revoker => {
+        Component::Renewer => json!([identity]),
+        Component::Revoker => {
             json!([identity, { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] }])
         }
     }

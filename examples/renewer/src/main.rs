@@ -1,1 +1,28 @@
-fn main() {}
+//! vdbi-renewer: keeps the credentials of living pods alive. Replicas elect a leader.
+
+use std::process::ExitCode;
+
+use bootstrap::Process;
+use vdbi_core::{config::Component, leadership::Leadership};
+use vdbi_lifecycle::renewer::{Renewer, Settings};
+
+fn main() -> ExitCode {
+    bootstrap::run(Component::Renewer, run)
+}
+
+async fn run(process: &mut Process) -> anyhow::Result<()> {
+    let config = process.config.clone();
+    let kubernetes = process.kubernetes().await?;
+    let vault = process.vault()?;
+    let settings = Settings {
+        owner: process.owner(&kubernetes).await?,
+        renew_at: config.renewer.renew_at,
+        scan_interval: config.sync_ttl_second,
+        rate: config.vault_rate_limit,
+        max_in_flight: config.renewer.max_in_flight,
+    };
+    let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry);
+    let election = process.election().await?;
+    election.run(move |term| renewer.clone().run(term), process.shutdown.clone()).await?;
+    Ok(())
+}

@@ -1,1 +1,36 @@
-fn main() {}
+//! vdbi-revoker: revokes the credentials of pods that are done. Replicas elect a leader.
+
+use std::process::ExitCode;
+
+use bootstrap::Process;
+use vdbi_core::{config::Component, leadership::Leadership};
+use vdbi_lifecycle::{
+    pods::Pods,
+    revoker::{Revoker, Settings, compare::Rules},
+};
+
+fn main() -> ExitCode {
+    bootstrap::run(Component::Revoker, run)
+}
+
+async fn run(process: &mut Process) -> anyhow::Result<()> {
+    let config = process.config.clone();
+    let kubernetes = process.kubernetes().await?;
+    let vault = process.vault()?;
+    let settings = Settings {
+        rules: Rules {
+            owner: process.owner(&kubernetes).await?,
+            grace_period: config.revoker.grace_period,
+            brake_share: config.revoker.brake_share,
+            brake_minimum: config.revoker.brake_minimum,
+        },
+        interval: config.revoker.interval,
+        max_in_flight: config.revoker.max_in_flight,
+    };
+    let pods = Pods::new(kubernetes, &config.injector_label);
+    let revoker =
+        Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
+    let election = process.election().await?;
+    election.run(move |term| revoker.clone().run(term), process.shutdown.clone()).await?;
+    Ok(())
+}

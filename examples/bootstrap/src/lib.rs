@@ -1,0 +1,136 @@
+//! What the reference binaries share: command line, configuration, logs, health and metrics endpoints, the session at the
+//! secrets backend, signals and exit codes. A binary adds its own assembly.
+//!
+//! Exit codes: 0 after a signal, 1 when the component could not start or failed, 2 when command line or configuration are
+//! wrong. A process that outlives its grace period after a signal ends with 1; one that lost leadership and could not stop
+//! its work aborts (134 in a shell).
+
+mod process;
+mod vault;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use tokio::{signal::unix::SignalKind, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use vdbi_core::{
+    config::{Component, Config, Loaded},
+    health::Health,
+    telemetry,
+};
+
+pub use process::Process;
+pub use vault::Vault;
+
+/// Wrong command line or configuration.
+const USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true)]
+struct Arguments {
+    /// The configuration file (YAML); without it, INJECTOR_* environment variables alone.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Runs a component until SIGTERM or SIGINT. A second signal, or the end of `shutdownGracePeriod`, ends the process at once.
+pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>) -> ExitCode {
+    let Arguments { config } = match Arguments::try_parse_from(arguments()) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to report a failing terminal to.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let Loaded { config, notices } = match Config::load(config.as_deref(), std::env::vars(), component) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    telemetry::init(config.log_format, config.log_level);
+    for notice in notices {
+        tracing::warn!("{notice}");
+    }
+    // Only this process chooses a provider; a second choice would be the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match serve(component, config, work) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The Go product writes `-config`.
+fn arguments() -> impl Iterator<Item = String> {
+    std::env::args().map(|argument| match argument.strip_prefix("-config") {
+        Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
+        _ => argument,
+    })
+}
+
+fn serve(
+    component: Component,
+    config: Config,
+    work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let grace = config.shutdown_grace_period;
+    let outcome = runtime.block_on(async {
+        let mut process = Process::start(component, config)?;
+        let signals = Signals::install()?;
+        let stop = process.shutdown.clone();
+        let health = process.health.clone();
+        tokio::select! {
+            outcome = async {
+                let outcome = work(&mut process).await;
+                process.finish().await;
+                outcome
+            } => outcome,
+            error = signals.enforce(stop, health, grace) => Err(error),
+        }
+    });
+    // What still runs is bounded: everything that matters has been awaited.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn install() -> anyhow::Result<Self> {
+        let listen = tokio::signal::unix::signal;
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Resolves only when the process has to end at once.
+    async fn enforce(mut self, stop: CancellationToken, health: Health, grace: Duration) -> anyhow::Error {
+        self.next().await;
+        tracing::info!(?grace, "shutting down");
+        health.shutting_down();
+        stop.cancel();
+        tokio::select! {
+            () = self.next() => anyhow::anyhow!("ended by a second signal"),
+            () = tokio::time::sleep(grace) => {
+                anyhow::anyhow!("still busy {grace:?} (shutdownGracePeriod) after the signal")
+            }
+        }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Tasks of a process: the first one that ends before the shutdown ends the process.
+type Tasks = JoinSet<()>;

@@ -1,0 +1,137 @@
+//! A running process: its configuration, its endpoints, and what runs beside its work.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use vdbi_core::{
+    admin::{self, AdminServer},
+    config::{Component, Config},
+    health::{Health, Probe},
+    kubernetes,
+    leadership::Leadership,
+    ledger::Owner,
+    metrics::Registry,
+};
+use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+
+use crate::{Tasks, Vault};
+
+/// What a component assembles itself from.
+#[derive(Debug)]
+pub struct Process {
+    /// Which component this is.
+    pub component: Component,
+    /// Its configuration.
+    pub config: Config,
+    /// Where its metrics go.
+    pub registry: Registry,
+    /// Its health checks.
+    pub health: Health,
+    /// Cancelled when the process has to end.
+    pub shutdown: CancellationToken,
+    admin: AdminServer,
+    tasks: Tasks,
+}
+
+impl Process {
+    pub(crate) fn start(component: Component, config: Config) -> anyhow::Result<Self> {
+        let health = Health::new();
+        let (registry, page) = admin::prometheus()?;
+        let admin = AdminServer::bind(config.admin_address, config.metrics_address, health.clone(), page)?;
+        let mut tasks = Tasks::new();
+        tasks.spawn(health.heartbeat());
+        tracing::info!(
+            component = component.name(), version = env!("CARGO_PKG_VERSION"),
+            admin = %admin.admin_addr(), metrics = %admin.metrics_addr(),
+            "vdbi-{} {} started", component.name(), env!("CARGO_PKG_VERSION")
+        );
+        let shutdown = CancellationToken::new();
+        Ok(Self { component, config, registry, health, shutdown, admin, tasks })
+    }
+
+    /// Opens the session at the secrets backend and keeps it open beside the work.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be used.
+    pub fn vault(&mut self) -> anyhow::Result<Vault> {
+        let vault = Vault::new(&self.config)?;
+        vault.report(&self.health);
+        let session = vault.login.clone();
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move { session.keep_alive(shutdown).await });
+        Ok(vault)
+    }
+
+    /// A client of the API server, from `KUBECONFIG` or the pod's service account.
+    ///
+    /// # Errors
+    ///
+    /// When there is neither.
+    pub async fn kubernetes(&self) -> anyhow::Result<kube::Client> {
+        kube::Client::try_default().await.context(
+            "no access to a Kubernetes API server: run in a pod with a service account, or set KUBECONFIG",
+        )
+    }
+
+    /// Who signs ledger entries: the configured cluster, or the one that the API server tells.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be asked.
+    pub async fn owner(&self, client: &kube::Client) -> anyhow::Result<Owner> {
+        let release = self.config.release.clone();
+        let cluster = match self.config.cluster_id.as_str() {
+            "" => kubernetes::cluster_id(client.clone()).await.context(
+                "cannot read the uid of namespace kube-system, which identifies the cluster: grant the verb get on it, or \
+                 set clusterId",
+            )?,
+            configured => configured.to_owned(),
+        };
+        Ok(Owner { cluster, release })
+    }
+
+    /// The election of this component's leader, with a client of its own.
+    ///
+    /// # Errors
+    ///
+    /// When its settings contradict each other.
+    pub async fn election(&mut self) -> anyhow::Result<LeaseElection> {
+        let configured = &self.config.leader_election;
+        let lease_name = match configured.lease_name.as_str() {
+            "" => format!("{}-{}", self.config.release, self.component.name()),
+            name => name.to_owned(),
+        };
+        let settings = Settings {
+            lease_name,
+            namespace: configured.lease_namespace.clone(),
+            identity: Identity::from_env(),
+            lease_duration: configured.lease_duration,
+            hard_deadline: configured.hard_deadline,
+            abort_after: configured.abort_after,
+            renew_interval: configured.renew_interval,
+            retry: configured.retry,
+            request_timeout: configured.request_timeout,
+            drain_timeout: configured.drain_timeout,
+        };
+        let clock = Arc::new(BoottimeClock);
+        let election = LeaseElection::new(self.kubernetes().await?, settings, clock, &self.registry)?
+            .on_overrun(|| std::process::abort());
+        let check = self.health.register("leader-election", Probe::Ready);
+        let mut status = election.status();
+        self.tasks.spawn(async move {
+            while status.wait_for(|status| status.initialized).await.is_err() {}
+            check.pass();
+            std::future::pending().await
+        });
+        Ok(election)
+    }
+
+    /// Ends what runs beside the work.
+    pub(crate) async fn finish(&mut self) {
+        self.shutdown.cancel();
+        self.tasks.shutdown().await;
+        self.admin.stop();
+    }
+}

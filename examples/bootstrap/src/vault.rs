@@ -1,0 +1,66 @@
+//! The secrets backend as configured.
+
+use vdbi_core::{
+    config::Config,
+    health::{Health, Probe},
+    identity::PodIdentity,
+    kubernetes::TokenRequestIdentity,
+    vault::{Authentication, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
+};
+
+/// One client and one session, from which sources and ledgers are made.
+#[derive(Debug)]
+pub struct Vault {
+    client: VaultClient,
+    pub(crate) login: Login,
+}
+
+impl Vault {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        let client = VaultClient::new(&Settings {
+            address: config.vault_address.clone(),
+            namespace: config.vault_namespace.clone(),
+            ca_file: config.vault_ca_cert.clone(),
+            request_timeout: config.vault_request_timeout,
+        })?;
+        let token_file = config.service_account_token_file.clone();
+        let login = Login::new(client.clone(), &config.vault_auth_path, &config.kube_role, token_file);
+        Ok(Self { client, login })
+    }
+
+    /// The source of credentials for pods.
+    pub fn source<I: PodIdentity>(
+        &self,
+        config: &Config,
+        authentication: Authentication<I>,
+    ) -> VaultSource<I> {
+        VaultSource::new(
+            self.client.clone(),
+            self.login.clone(),
+            &config.vault_auth_path,
+            authentication,
+            config.token_ttl,
+            config.ledger.store_raw_token,
+        )
+    }
+
+    /// What renews and revokes; it issues nothing, so it authenticates no pod.
+    pub fn leases(&self, config: &Config) -> VaultSource<TokenRequestIdentity> {
+        self.source(config, Authentication::Legacy { token_role: None })
+    }
+
+    /// The ledger.
+    pub fn ledger(&self, config: &Config) -> VaultLedger {
+        let (mount, prefix) = (&config.vault_secret_name, &config.vault_secret_prefix);
+        VaultLedger::new(self.client.clone(), self.login.clone(), mount, prefix)
+    }
+
+    /// Readiness follows the session: it fails once our own token has expired, not when one request failed.
+    pub(crate) fn report(&self, health: &Health) {
+        let status = self.login.status();
+        health.register_with("vault-login", Probe::Ready, move || match &*status.borrow() {
+            LoginStatus::LoggedIn { .. } => Ok(()),
+            LoginStatus::LoggedOut { reason } => Err(reason.clone()),
+        });
+    }
+}
