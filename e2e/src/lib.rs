@@ -5,10 +5,19 @@
 //!
 //! ```no_run
 //! # async fn test() -> anyhow::Result<()> {
-//! use e2e::{Cluster, DatabaseAccess, OpenBao};
+//! use std::time::Duration;
+//!
+//! use e2e::{Cluster, Component, DatabaseAccess, OpenBao, Program, Server};
 //!
 //! let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
-//! cluster.configure_database_access(&DatabaseAccess::default()).await?;
+//! let access = DatabaseAccess::default();
+//! cluster.configure_database_access(&access).await?;
+//!
+//! // One of vdbi's own programs, as the tree has it now, with the rights of its service account.
+//! let program = Program::new(e2e::binary("renewer", "vdbi-renewer")?, cluster.directory())
+//!     .env("KUBECONFIG", cluster.component_kubeconfig(&access, Component::Renewer).await?);
+//! let mut renewer = Server::start("renewer", program, cluster.directory()).await?;
+//! renewer.terminate(Duration::from_secs(5)).await?;
 //! # Ok(())
 //! # }
 //! ```
