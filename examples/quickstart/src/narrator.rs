@@ -1,0 +1,87 @@
+//! What the reader sees: a line per step, or JSON.
+
+use std::{io::IsTerminal, time::Instant};
+
+use serde_json::{Value, json};
+
+/// ANSI codes; only a terminal gets them.
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+const RESET: &str = "\x1b[0m";
+
+pub struct Narrator {
+    json: bool,
+    colour: bool,
+    started: Instant,
+}
+
+impl Narrator {
+    pub fn new(json: bool, started: Instant) -> Self {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { json, colour, started }
+    }
+
+    /// A new part of the story.
+    pub fn chapter(&self, title: &str) {
+        if !self.json {
+            println!("\n{}", self.paint(BOLD, title));
+        }
+    }
+
+    /// One step.
+    pub fn say(&self, step: &str, text: &str) {
+        self.report(step, text, json!({}));
+    }
+
+    /// One step with figures for machines.
+    pub fn report(&self, step: &str, text: &str, details: Value) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.json {
+            println!("{}", json!({ "step": step, "at_s": seconds, "text": text, "details": details }));
+        } else {
+            println!("{} {text}", self.paint(DIM, &format!("{seconds:6.2}s")));
+        }
+    }
+
+    /// Something below a step, for people only.
+    pub fn detail(&self, text: &str) {
+        if !self.json {
+            println!("        {}", self.paint(DIM, text));
+        }
+    }
+
+    /// The end.
+    pub fn summary(&self, lines: &[String]) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.json {
+            println!("{}", json!({ "step": "summary", "at_s": seconds, "lines": lines }));
+            return;
+        }
+        for line in lines {
+            println!("  {} {line}", self.paint(GREEN, "✓"));
+        }
+        println!("\n{}", self.paint(BOLD, &format!("Done in {seconds:.1} s.")));
+    }
+
+    pub fn failed(&self, error: &anyhow::Error) {
+        if self.json {
+            println!("{}", json!({ "step": "failed", "error": format!("{error:#}") }));
+        } else {
+            eprintln!("\n{} {error:#}", self.paint(RED, "failed:"));
+        }
+    }
+
+    pub fn interrupted(&self) {
+        if self.json {
+            println!("{}", json!({ "step": "interrupted" }));
+        } else {
+            eprintln!("\ninterrupted; everything has been stopped");
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("{code}{text}{RESET}") } else { text.to_owned() }
+    }
+}

@@ -1,0 +1,174 @@
+//! vdbi itself: the webhook, and the replicas of renewer and revoker.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use e2e::{Authority, Component, system::LABEL};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use vdbi_core::{
+    admin::{self, PrometheusPage},
+    kubernetes::cluster_id,
+    leadership::{Leadership, Status},
+    ledger::Owner,
+    metrics::Registry,
+};
+use vdbi_lifecycle::{
+    election::{BoottimeClock, Identity, LeaseElection, Settings},
+    pods::Pods,
+    renewer::{self, Renewer},
+    revoker::{self, Revoker, compare::Rules},
+};
+use vdbi_webhook::{admit::Admission, policy::Plaintext, server::AdmissionServer};
+
+use crate::stage::{SYSTEM_NAMESPACE, Stage};
+
+/// The time to live of a credential that nobody renews.
+pub const TTL: Duration = Duration::from_secs(4);
+
+/// How long a lease outlives a leader that died.
+pub const LEASE: Duration = Duration::from_secs(2);
+
+/// One replica of renewer or revoker.
+pub struct Replica {
+    pub name: String,
+    pub page: PrometheusPage,
+    pub status: tokio::sync::watch::Receiver<Status>,
+    task: AbortHandle,
+}
+
+impl Replica {
+    pub fn leads(&self) -> bool {
+        self.status.borrow().leading
+    }
+
+    /// Ends it as a crash does: at once, without handing over.
+    pub fn kill(&self) {
+        self.task.abort();
+    }
+}
+
+/// Everything that runs; it ends when it is dropped.
+pub struct Release {
+    pub webhook: SocketAddr,
+    pub webhook_page: PrometheusPage,
+    pub renewers: Vec<Replica>,
+    pub revokers: Vec<Replica>,
+    tasks: JoinSet<Result<()>>,
+    shutdown: CancellationToken,
+    _certificate: tempfile::TempDir,
+}
+
+impl Release {
+    pub async fn start<S: Stage>(stage: &S) -> Result<Self> {
+        let owner = Owner { cluster: cluster_id(stage.client()).await?, release: "quickstart".into() };
+        let mut tasks = JoinSet::new();
+        let shutdown = CancellationToken::new();
+
+        let authority = Authority::new("quickstart")?;
+        let identity = authority.server(&["127.0.0.1"])?;
+        let directory = tempfile::tempdir()?;
+        let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
+        std::fs::write(&certificate, identity.certificate)?;
+        std::fs::write(&key, identity.key)?;
+        let server = AdmissionServer::bind(([127, 0, 0, 1], 0).into(), &certificate, &key).await?;
+        let webhook = server.local_addr();
+        let (registry, webhook_page) = admin::prometheus()?;
+        let (source, ledger) = (stage.source(Component::Injector), stage.ledger(Component::Injector));
+        let policy = Plaintext::new("databases");
+        let deadline = Duration::from_secs(4);
+        let admission = Admission::new(source, ledger, policy, owner.clone(), deadline, &registry);
+        let stop = shutdown.clone().cancelled_owned();
+        tasks.spawn(async move { Ok(server.serve(admission, Duration::from_secs(5), stop).await?) });
+        stage.install_webhook(webhook, &authority.pem()).await?;
+
+        let mut release = Self {
+            webhook,
+            webhook_page,
+            renewers: Vec::new(),
+            revokers: Vec::new(),
+            tasks,
+            shutdown,
+            _certificate: directory,
+        };
+        for index in 0..2 {
+            release.add_renewer(stage, &owner, index)?;
+            release.add_revoker(stage, &owner, index)?;
+        }
+        Ok(release)
+    }
+
+    fn add_renewer<S: Stage>(&mut self, stage: &S, owner: &Owner, index: usize) -> Result<()> {
+        let settings = renewer::Settings {
+            owner: owner.clone(),
+            renew_at: 0.5,
+            scan_interval: Duration::from_millis(500),
+            rate: 30.0,
+            max_in_flight: 16,
+        };
+        let (registry, page) = admin::prometheus()?;
+        let (source, ledger) = (stage.source(Component::Renewer), stage.ledger(Component::Renewer));
+        let renewer = Renewer::new(source, ledger, settings, &registry);
+        let name = format!("renewer-{index}");
+        let election = election(stage, "vdbi-renewer", &name, &registry)?;
+        let status = election.status();
+        let shutdown = self.shutdown.clone();
+        let task = self.tasks.spawn(async move {
+            Ok(election.run(move |term| renewer.clone().run(term), shutdown).await?)
+        });
+        self.renewers.push(Replica { name, page, status, task });
+        Ok(())
+    }
+
+    fn add_revoker<S: Stage>(&mut self, stage: &S, owner: &Owner, index: usize) -> Result<()> {
+        let settings = revoker::Settings {
+            rules: Rules {
+                owner: owner.clone(),
+                grace_period: Duration::from_secs(60),
+                brake_share: 0.5,
+                brake_minimum: 20,
+            },
+            interval: Duration::from_secs(5),
+            max_in_flight: 16,
+        };
+        let (registry, page) = admin::prometheus()?;
+        let (source, ledger) = (stage.source(Component::Revoker), stage.ledger(Component::Revoker));
+        let pods = Pods::new(stage.client(), LABEL);
+        let revoker = Revoker::new(source, ledger, pods, settings, &registry);
+        let name = format!("revoker-{index}");
+        let election = election(stage, "vdbi-revoker", &name, &registry)?;
+        let status = election.status();
+        let shutdown = self.shutdown.clone();
+        let task = self.tasks.spawn(async move {
+            Ok(election.run(move |term| revoker.clone().run(term), shutdown).await?)
+        });
+        self.revokers.push(Replica { name, page, status, task });
+        Ok(())
+    }
+
+    /// Each part's metrics page.
+    pub fn pages(&self) -> impl Iterator<Item = (&str, &PrometheusPage)> {
+        let replicas = self.renewers.iter().chain(&self.revokers);
+        let replicas = replicas.map(|replica| (replica.name.as_str(), &replica.page));
+        [("injector", &self.webhook_page)].into_iter().chain(replicas)
+    }
+
+    /// Lets everything finish, as SIGTERM does.
+    pub async fn stop(mut self) -> Result<()> {
+        self.shutdown.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(outcome) => outcome.context("a component failed")?,
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn election<S: Stage>(stage: &S, lease: &str, name: &str, registry: &Registry) -> Result<LeaseElection> {
+    let identity = Identity::new(name, name);
+    let settings = Settings::new(lease, SYSTEM_NAMESPACE, identity).scaled_to(LEASE);
+    Ok(LeaseElection::new(stage.client(), settings, Arc::new(BoottimeClock), registry)?)
+}
