@@ -16,6 +16,10 @@ use serde_json::json;
 
 use super::*;
 
+// rustls comes with the feature `vault`.
+#[cfg(feature = "vault")]
+mod webhook;
+
 fn pod(name: &str) -> Pod {
     let metadata = if name.ends_with('-') { json!({"generateName": name}) } else { json!({"name": name}) };
     let mut pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "app", "image": "app:1"}]}});
