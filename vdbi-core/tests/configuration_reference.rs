@@ -1,5 +1,7 @@
 //! `docs/configuration.md` says what the code says. `VDBI_WRITE_DOCS=1 cargo test -p vdbi-core` writes it anew.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::{fmt::Write, fs, path::Path};
 
 use vdbi_core::config::{KEYS, Key, Kind};

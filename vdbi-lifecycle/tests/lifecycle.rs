@@ -1,5 +1,7 @@
 //! Renewer and revoker over the embedded backends and the embedded Kubernetes API.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};

@@ -1,6 +1,8 @@
 //! Admissions over the embedded backends: what is issued is entered into the ledger before it is delivered, and revoked when it
 //! is not delivered.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

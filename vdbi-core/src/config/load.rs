@@ -247,17 +247,16 @@ fn typed(values: &mut Values, component: Component) -> Config {
 fn mode(values: &mut Values, component: Component) {
     let named = values.text("mode");
     let others = [Component::Injector, Component::Renewer, Component::Revoker, Component::Nri];
-    if named == "all" || named == component.name() {
-    } else if others.iter().any(|other| other.name() == named) {
-        values.problems.push(format!(
+    let problem = match others.iter().find(|other| other.name() == named) {
+        None if named == "all" => return,
+        Some(&other) if other == component => return,
+        Some(_) => format!(
             "mode: {named} is another component, and this is vdbi-{}: remove mode, or start vdbi-{named}",
             component.name()
-        ));
-    } else {
-        values
-            .problems
-            .push(format!("mode: {named:?} is no component: remove it, each component has its own binary"));
-    }
+        ),
+        None => format!("mode: {named:?} is no component: remove it, each component has its own binary"),
+    };
+    values.problems.push(problem);
 }
 
 /// Refuses what would lead to another place in Vault.
