@@ -90,7 +90,7 @@ pub(super) fn client(address: &str) -> VaultClient {
 /// An envelope with a token.
 pub(super) fn auth(token: &str, ttl: u64) -> Value {
     json!({ "lease_id": "", "lease_duration": 0, "renewable": false, "data": null, "warnings": null, "auth": {
-        "client_token": token, "accessor": format!("accessor-of-{token}"), "lease_duration": ttl, "renewable": true,
+        "client_token": token, "accessor": format!("accessor-of-{}", token.trim_start_matches("s.")), "lease_duration": ttl, "renewable": true,
         "orphan": true, "token_type": "service", "policies": ["app"] } })
 }
 
