@@ -9,7 +9,7 @@ const ORPHAN: Operation<'_> = Operation::CreateToken { token_role: None, policy:
 const CREDS: Operation<'_> = Operation::ReadCredentials { engine: "databases", role: "app" };
 const LEDGER: Operation<'_> = Operation::Ledger { mount: "dbi" };
 
-const ALL: [Operation<'_>; 12] = [
+const ALL: [Operation<'_>; 13] = [
     OUR_LOGIN,
     Operation::RenewSession,
     Operation::EndSession,
@@ -21,6 +21,7 @@ const ALL: [Operation<'_>; 12] = [
     Operation::RenewToken,
     Operation::RevokeToken,
     Operation::RenewLease,
+    Operation::RevokeLease,
     LEDGER,
 ];
 
@@ -145,6 +146,8 @@ fn every_known_error_has_its_meaning_and_says_what_to_do() {
         (CREDS, 400, "unknown role: app", "invalid", "has no role app"),
         (CREDS, 404, "no handler for route \"databases/creds/app\"", "invalid", "defaultEngine"),
         (CREDS, 403, BY_POLICY, "denied", "databases/creds/app"),
+        (CREDS, 403, "permission denied", "unavailable", "standby"),
+        (CREDS, 403, GONE_ON_VAULT, "unavailable", "standby"),
         (CREDS, 500, refused, "unavailable", "check that the database runs"),
         (
             CREDS,

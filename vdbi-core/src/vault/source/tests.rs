@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     pod::PodRef,
     secret::Secret,
-    vault::testing::{ManualTime, Scene, auth, data, lease, ok, refused},
+    vault::testing::{ManualTime, REQUEST_TIMEOUT, Scene, auth, data, impatient_client, lease, ok, refused},
 };
 
 const CREDS: &str = "databases/creds/app";
@@ -143,9 +143,7 @@ async fn a_legacy_credential_lives_under_a_token_of_the_token_role() {
     let issued = legacy(&scene).issue(&request()).await.unwrap();
     assert_eq!((issued.username.as_str(), issued.password.expose()), ("v-app", "hunter2"));
     assert_eq!(issued.lease.id, LEASE);
-    assert!(
-        matches!(&issued.lease.token, TokenHandle::Accessor(accessor) if accessor == "accessor-of-pod")
-    );
+    assert!(matches!(&issued.lease.token, TokenHandle::Accessor(accessor) if accessor == "accessor-of-pod"));
     assert_eq!(issued.ttl, Duration::from_secs(1800), "the token's, which is shorter");
     assert!(issued.token.is_none());
 }
@@ -210,6 +208,20 @@ async fn creating_a_user_is_never_repeated_and_its_token_is_revoked_with_patienc
     Mock::given(path(at)).respond_with(gone()).expect(1).mount(&scene.server).await;
     let error = legacy(&scene).issue(&request()).await.unwrap_err();
     assert!(error.to_string().contains("cannot reach its database"), "{error}");
+}
+
+#[tokio::test]
+async fn creating_a_user_may_take_longer_than_any_other_request() {
+    let scene = Scene::new().await;
+    scene.access.login.token().await.unwrap();
+    scene.expect("POST", "auth/token/create/dbi-pod", None, ok(auth("s.pod", 7200))).await;
+    scene.expect_with("s.pod", "GET", CREDS, None, ok(user()).set_delay(2 * REQUEST_TIMEOUT)).await;
+    let Access { login, .. } = scene.access.clone();
+    let client = impatient_client(&scene.server.uri());
+    let authentication = Authentication::<Identity>::Legacy { token_role: Some("dbi-pod".into()) };
+    let source =
+        VaultSource::new(client, login, "kubernetes", authentication, Duration::from_secs(60), false);
+    source.issue(&request()).await.unwrap();
 }
 
 #[tokio::test]
