@@ -112,3 +112,5 @@ impl fmt::Debug for LeaseElection {
     }
 }
 
+#[cfg(test)]
+mod tests;
