@@ -402,4 +402,6 @@ impl Machine {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
