@@ -171,8 +171,8 @@ impl World {
     }
 
     fn delay(&mut self) -> Duration {
-        let late = self.now < HEALED && self.random.random_bool(0.05);
-        let most = if late { 20 * SECOND } else { SECOND / 5 };
+        let late = self.now < HEALED && self.random.random_bool(0.2);
+        let most = if late { 6 * SECOND } else { SECOND / 5 };
         self.random.random_range(SECOND / 1000..most)
     }
 

@@ -100,7 +100,7 @@ impl Server {
                 link.up().await;
                 let (code, lines) = server.serve(request, link).await;
                 let body = StreamBody::new(lines.flat_map(|line| BodyStream::new(Full::from(line))));
-                Ok::<_, http::Error>(Response::builder().status(code).body(body)?)
+                Response::builder().status(code).body(body)
             }
         });
         Client::new(service, "default")
