@@ -131,7 +131,7 @@ mod tests {
         let whole = Placeholder::random();
         let text = format!("__VDBI_PH_é___{PREFIX}{whole}_{whole}__VDBI_PH{whole}");
         let found: Vec<_> = Placeholder::find_all(&text)
-            .map(|(range, found)| (&text[range.clone()] == found.to_string(), found))
+            .map(|(range, found)| (text[range] == found.to_string(), found))
             .collect();
         assert_eq!(found, [(true, whole); 3]);
     }
