@@ -55,10 +55,12 @@ impl Stage for Embedded {
     async fn install_webhook(&self, address: SocketAddr, ca_pem: &str) -> Result<()> {
         self.kubernetes.set_mutating_webhook(Webhook {
             url: format!("https://{address}/"),
-            ca_pem: ca_pem.to_owned(),
+            name: "pods.vdbi.example".to_owned(),
+            ca_pem: ca_pem.as_bytes().to_vec(),
+            client_identity_pem: None,
             label: LABEL.to_owned(),
             timeout: Duration::from_secs(5),
-        });
+        })?;
         Ok(())
     }
 
