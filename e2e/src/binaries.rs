@@ -31,7 +31,9 @@ pub fn binary(package: &str, name: &str) -> Result<PathBuf> {
 fn build(package: &str, name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", package, "--bin", name])
+        // All of them in one build, with the features of the workspace: what one package alone would enable differs, and each
+        // difference would build the dependencies once more.
+        .args(["build", "--quiet", "--workspace", "--bins", "--all-features"])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())

@@ -17,14 +17,14 @@ use crate::{
     stage::{NAMESPACE, ROLE, SERVICE_ACCOUNT, Stage},
 };
 
-pub struct Embedded {
+pub(crate) struct Embedded {
     kubernetes: KubernetesApi,
     source: MemorySource,
     ledger: MemoryLedger,
 }
 
 impl Embedded {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let source = MemorySource::new();
         source.allow(ROLE, NAMESPACE, SERVICE_ACCOUNT);
         source.set_lifetimes(Lifetimes { ttl: TTL, max_ttl: Duration::from_secs(3600) });

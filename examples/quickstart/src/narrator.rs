@@ -11,32 +11,32 @@ const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
 const RESET: &str = "\x1b[0m";
 
-pub struct Narrator {
+pub(crate) struct Narrator {
     json: bool,
     colour: bool,
     started: Instant,
 }
 
 impl Narrator {
-    pub fn new(json: bool, started: Instant) -> Self {
+    pub(crate) fn new(json: bool, started: Instant) -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { json, colour, started }
     }
 
     /// A new part of the story.
-    pub fn chapter(&self, title: &str) {
+    pub(crate) fn chapter(&self, title: &str) {
         if !self.json {
             println!("\n{}", self.paint(BOLD, title));
         }
     }
 
     /// One step.
-    pub fn say(&self, step: &str, text: &str) {
+    pub(crate) fn say(&self, step: &str, text: &str) {
         self.report(step, text, json!({}));
     }
 
     /// One step with figures for machines.
-    pub fn report(&self, step: &str, text: &str, details: Value) {
+    pub(crate) fn report(&self, step: &str, text: &str, details: Value) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.json {
             println!("{}", json!({ "step": step, "at_s": seconds, "text": text, "details": details }));
@@ -46,14 +46,14 @@ impl Narrator {
     }
 
     /// Something below a step, for people only.
-    pub fn detail(&self, text: &str) {
+    pub(crate) fn detail(&self, text: &str) {
         if !self.json {
             println!("        {}", self.paint(DIM, text));
         }
     }
 
     /// The end.
-    pub fn summary(&self, lines: &[String]) {
+    pub(crate) fn summary(&self, lines: &[String]) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.json {
             println!("{}", json!({ "step": "summary", "at_s": seconds, "lines": lines }));
@@ -65,7 +65,7 @@ impl Narrator {
         println!("\n{}", self.paint(BOLD, &format!("Done in {seconds:.1} s.")));
     }
 
-    pub fn failed(&self, error: &anyhow::Error) {
+    pub(crate) fn failed(&self, error: &anyhow::Error) {
         if self.json {
             println!("{}", json!({ "step": "failed", "error": format!("{error:#}") }));
         } else {
@@ -73,7 +73,7 @@ impl Narrator {
         }
     }
 
-    pub fn interrupted(&self) {
+    pub(crate) fn interrupted(&self) {
         if self.json {
             println!("{}", json!({ "step": "interrupted" }));
         } else {

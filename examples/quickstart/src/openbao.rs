@@ -17,7 +17,7 @@ use crate::{
     stage::{NAMESPACE, ROLE, SERVICE_ACCOUNT, SYSTEM_NAMESPACE, Stage},
 };
 
-pub struct OpenBaoStage {
+pub(crate) struct OpenBaoStage {
     vault: VaultClient,
     logins: HashMap<&'static str, Login>,
     access: DatabaseAccess,
@@ -27,7 +27,7 @@ pub struct OpenBaoStage {
 }
 
 impl OpenBaoStage {
-    pub async fn start(narrator: &Narrator) -> Result<Self> {
+    pub(crate) async fn start(narrator: &Narrator) -> Result<Self> {
         narrator.say("servers", "starting kube-apiserver, etcd, OpenBao and PostgreSQL");
         let ttl = format!("{}s", TTL.as_secs());
         let access = DatabaseAccess {

@@ -24,43 +24,43 @@ use vdbi_webhook::{admit::Admission, policy::Plaintext, server::AdmissionServer}
 use crate::stage::{SYSTEM_NAMESPACE, Stage};
 
 /// The time to live of a credential that nobody renews.
-pub const TTL: Duration = Duration::from_secs(4);
+pub(crate) const TTL: Duration = Duration::from_secs(4);
 
 /// How long a lease outlives a leader that died.
-pub const LEASE: Duration = Duration::from_secs(2);
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 /// One replica of renewer or revoker.
-pub struct Replica {
-    pub name: String,
-    pub page: PrometheusPage,
-    pub status: tokio::sync::watch::Receiver<Status>,
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) page: PrometheusPage,
+    pub(crate) status: tokio::sync::watch::Receiver<Status>,
     task: AbortHandle,
 }
 
 impl Replica {
-    pub fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.status.borrow().leading
     }
 
     /// Ends it as a crash does: at once, without handing over.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.task.abort();
     }
 }
 
 /// Everything that runs; it ends when it is dropped.
-pub struct Release {
-    pub webhook: SocketAddr,
-    pub webhook_page: PrometheusPage,
-    pub renewers: Vec<Replica>,
-    pub revokers: Vec<Replica>,
+pub(crate) struct Release {
+    pub(crate) webhook: SocketAddr,
+    pub(crate) webhook_page: PrometheusPage,
+    pub(crate) renewers: Vec<Replica>,
+    pub(crate) revokers: Vec<Replica>,
     tasks: JoinSet<Result<()>>,
     shutdown: CancellationToken,
     _certificate: tempfile::TempDir,
 }
 
 impl Release {
-    pub async fn start<S: Stage>(stage: &S) -> Result<Self> {
+    pub(crate) async fn start<S: Stage>(stage: &S) -> Result<Self> {
         let owner = Owner { cluster: cluster_id(stage.client()).await?, release: "quickstart".into() };
         let mut tasks = JoinSet::new();
         let shutdown = CancellationToken::new();
@@ -147,14 +147,14 @@ impl Release {
     }
 
     /// Each part's metrics page.
-    pub fn pages(&self) -> impl Iterator<Item = (&str, &PrometheusPage)> {
+    pub(crate) fn pages(&self) -> impl Iterator<Item = (&str, &PrometheusPage)> {
         let replicas = self.renewers.iter().chain(&self.revokers);
         let replicas = replicas.map(|replica| (replica.name.as_str(), &replica.page));
         [("injector", &self.webhook_page)].into_iter().chain(replicas)
     }
 
     /// Lets everything finish, as SIGTERM does.
-    pub async fn stop(mut self) -> Result<()> {
+    pub(crate) async fn stop(mut self) -> Result<()> {
         self.shutdown.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             match ended {

@@ -7,19 +7,19 @@ use e2e::Component;
 use vdbi_core::{credential::CredentialSource, ledger::Ledger};
 
 /// The namespace of the pods.
-pub const NAMESPACE: &str = "shop";
+pub(crate) const NAMESPACE: &str = "shop";
 
 /// The service account of the pods.
-pub const SERVICE_ACCOUNT: &str = "app1";
+pub(crate) const SERVICE_ACCOUNT: &str = "app1";
 
 /// The role that they ask for.
-pub const ROLE: &str = "app";
+pub(crate) const ROLE: &str = "app";
 
 /// Where the elections take place.
-pub const SYSTEM_NAMESPACE: &str = "vdbi-system";
+pub(crate) const SYSTEM_NAMESPACE: &str = "vdbi-system";
 
 /// The surroundings of vdbi.
-pub trait Stage {
+pub(crate) trait Stage {
     /// The secrets backend.
     type Source: CredentialSource;
     /// Its ledger.

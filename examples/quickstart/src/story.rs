@@ -22,6 +22,9 @@ use crate::{
 
 const PREFIX: &str = "db-creds-injector.numberly.io/";
 
+/// By how much a credential outlives its time to live before its login is tried.
+const SPARE: Duration = Duration::from_millis(500);
+
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,7 +52,7 @@ const PODS: [(&str, &[(&str, &str)]); 3] = [
     ),
 ];
 
-pub async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
+pub(crate) async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
     narrator.chapter("A release of vdbi");
     let release = Release::start(&stage).await?;
     let pods: Api<Pod> = Api::namespaced(stage.client(), NAMESPACE);
@@ -90,6 +93,7 @@ pub async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
     narrator.detail(&message(&denied));
     let (user, password) = login.context("the first pod has a login")?;
     ensure!(stage.opens_a_session(&user, &password).await?, "the database refuses the new credential");
+    let issued = Instant::now();
     narrator.say("login", "the database accepts the login of pod web");
 
     narrator.chapter("The credentials are kept alive");
@@ -116,8 +120,11 @@ pub async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
         json!({ "leader": heir.name, "failover_s": failover.as_secs_f64() }),
     );
     wait("renewals by the new leader", async || renewed(&heir.page) >= 4.0).await?;
+    narrator.say("renewed", &format!("{} has renewed all four", heir.name));
+    tokio::time::sleep((issued + TTL + SPARE).saturating_duration_since(Instant::now())).await;
     ensure!(stage.opens_a_session(&user, &password).await?, "the credential was lost with the leader");
-    narrator.say("survived", "it has renewed all four, and the login of pod web still works");
+    let age = issued.elapsed().as_secs_f64();
+    narrator.say("survived", &format!("the login of pod web is {age:.1} s old and still works"));
 
     narrator.chapter("A pod is done");
     pods.delete("web", &DeleteParams::default()).await?;
@@ -140,7 +147,7 @@ pub async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
     release.stop().await?;
     narrator.summary(&[
         "3 pods got 4 credentials; a fourth pod was denied and left nothing".to_owned(),
-        "every credential outlived its time to live, through a failover".to_owned(),
+        "a credential outlived its time to live, through a failover".to_owned(),
         format!("failover after a crash: {:.2} s (lease {LEASE:?})", failover.as_secs_f64()),
         format!("revocation after the deletion of a pod: {:.0} ms", revocation.as_secs_f64() * 1e3),
     ]);
