@@ -14,7 +14,7 @@ pub(super) struct Refusal {
     pub(super) reason: String,
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
-    about: Option<About>,
+    about: Option<Box<About>>,
 }
 
 /// The object that a refusal is about.
@@ -112,37 +112,36 @@ impl Refusal {
     }
 
     fn about(mut self, resource: &'static Resource, name: &str) -> Self {
-        self.about = Some(About { name: name.to_owned(), group: resource.group, kind: resource.plural });
+        self.about = Some(About::new(resource, resource.plural, name));
         self
     }
 
     fn about_kind(mut self, resource: &'static Resource, name: &str) -> Self {
-        self.about = Some(About { name: name.to_owned(), group: resource.group, kind: resource.kind });
+        self.about = Some(About::new(resource, resource.kind, name));
         self
     }
 
     /// The `Status` object.
     pub(super) fn to_json(&self) -> Value {
-        let mut details = json!({});
-        if let Some(About { name, group, kind }) = &self.about {
-            details = json!({"name": name, "kind": kind});
-            if !group.is_empty() {
-                details["group"] = (*group).into();
-            }
-        }
-        if let Some(delay) = self.retry_after {
-            details["retryAfterSeconds"] = delay.as_secs().into();
-        }
-        json!({
+        let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            "details": details,
             "code": self.code,
-        })
+        });
+        if let Some(About { name, group, kind }) = self.about.as_deref() {
+            status["details"] = json!({"name": name, "kind": kind});
+            if !group.is_empty() {
+                status["details"]["group"] = (*group).into();
+            }
+        }
+        if let Some(delay) = self.retry_after {
+            status["details"]["retryAfterSeconds"] = delay.as_secs().into();
+        }
+        status
     }
 
     pub(super) fn into_response(self) -> Response<AnswerBody> {
@@ -154,5 +153,11 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs()));
         }
         response
+    }
+}
+
+impl About {
+    fn new(resource: &'static Resource, kind: &'static str, name: &str) -> Box<Self> {
+        Box::new(Self { name: name.to_owned(), group: resource.group, kind })
     }
 }
