@@ -45,6 +45,7 @@ use serde_json::Value;
 mod call;
 mod connection;
 mod defaults;
+mod deletion;
 mod fault;
 mod resource;
 mod selector;

@@ -126,14 +126,11 @@ impl Request {
             (&Method::DELETE, Some(_)) => Verb::Delete,
             (&Method::DELETE, None) => Verb::DeleteCollection,
             _ => {
-                return Err(Refusal::of_code(
-                    405,
-                    "the server does not allow this method on the requested resource",
-                ));
+                return Err(Refusal::method_not_allowed());
             }
         };
         if resource.namespaced && namespace.is_none() && !matches!(verb, Verb::List | Verb::Watch) {
-            return Err(Refusal::unknown_path());
+            return Err(Refusal::method_not_allowed());
         }
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok(Self {

@@ -101,10 +101,29 @@ pub(super) fn default_pod(spec: &mut Value) {
         "schedulerName": "default-scheduler",
         "securityContext": {},
         "enableServiceLinks": true,
+        "priority": 0,
+        "preemptionPolicy": "PreemptLowerPriority",
     });
+    fill_in(spec, &defaults);
+    let defaults = json!({
+        "resources": {},
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+        "imagePullPolicy": "IfNotPresent",
+    });
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if container.is_object() {
+                fill_in(container, &defaults);
+            }
+        }
+    }
+}
+
+fn fill_in(object: &mut Value, defaults: &Value) {
     for (field, value) in defaults.as_object().into_iter().flatten() {
-        if spec[field].is_null() {
-            spec[field] = value.clone();
+        if object[field].is_null() {
+            object[field] = value.clone();
         }
     }
 }

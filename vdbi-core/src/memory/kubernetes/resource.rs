@@ -69,4 +69,12 @@ impl Resource {
             group => format!("{}.{group}", self.plural),
         }
     }
+
+    /// The name that other errors give it: `Pod`, or `Lease.coordination.k8s.io`.
+    pub(super) fn qualified_kind(&self) -> String {
+        match self.group {
+            "" => self.kind.to_owned(),
+            group => format!("{}.{group}", self.kind),
+        }
+    }
 }

@@ -14,8 +14,16 @@ pub(super) struct Refusal {
     pub(super) reason: String,
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
-    /// Name, group and kind of the object that it is about.
-    about: Option<(String, &'static Resource)>,
+    about: Option<Box<About>>,
+}
+
+/// The object that a refusal is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct About {
+    name: String,
+    group: &'static str,
+    /// The kind in some refusals, the plural name of the resource in most: as API servers have it.
+    kind: &'static str,
 }
 
 impl Refusal {
@@ -77,12 +85,26 @@ impl Refusal {
         Self::conflict(resource, name, why)
     }
 
+    /// An object that breaks the rules of its kind.
     pub(super) fn invalid(resource: &'static Resource, name: &str, why: &str) -> Self {
-        let kind = match resource.group {
-            "" => resource.kind.to_owned(),
-            group => format!("{}.{group}", resource.kind),
-        };
-        Self::of_code(422, format!("{kind} \"{name}\" is invalid: {why}")).about(resource, name)
+        Self::of_code(422, format!("{} \"{name}\" is invalid: {why}", resource.qualified_kind()))
+            .about_kind(resource, name)
+    }
+
+    /// An update that breaks the rules of all kinds.
+    pub(super) fn invalid_update(resource: &'static Resource, name: &str, why: &str) -> Self {
+        Self::of_code(422, format!("{} \"{name}\" is invalid: {why}", resource.qualified()))
+            .about(resource, name)
+    }
+
+    pub(super) fn failed_precondition(resource: &'static Resource, name: &str, why: &str) -> Self {
+        let message =
+            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified_kind());
+        Self::of_code(409, message).about_kind(resource, name)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::of_code(405, "the server does not allow this method on the requested resource")
     }
 
     pub(super) fn expired(asked: u64, oldest: u64) -> Self {
@@ -90,30 +112,36 @@ impl Refusal {
     }
 
     fn about(mut self, resource: &'static Resource, name: &str) -> Self {
-        self.about = Some((name.to_owned(), resource));
+        self.about = Some(About::new(resource, resource.plural, name));
+        self
+    }
+
+    fn about_kind(mut self, resource: &'static Resource, name: &str) -> Self {
+        self.about = Some(About::new(resource, resource.kind, name));
         self
     }
 
     /// The `Status` object.
     pub(super) fn to_json(&self) -> Value {
-        let mut details = json!({});
-        if let Some((name, resource)) = &self.about {
-            // Yes, the plural: that is what API servers put there.
-            details = json!({"name": name, "group": resource.group, "kind": resource.plural});
-        }
-        if let Some(delay) = self.retry_after {
-            details["retryAfterSeconds"] = delay.as_secs().into();
-        }
-        json!({
+        let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            "details": details,
             "code": self.code,
-        })
+        });
+        if let Some(About { name, group, kind }) = self.about.as_deref() {
+            status["details"] = json!({"name": name, "kind": kind});
+            if !group.is_empty() {
+                status["details"]["group"] = (*group).into();
+            }
+        }
+        if let Some(delay) = self.retry_after {
+            status["details"]["retryAfterSeconds"] = delay.as_secs().into();
+        }
+        status
     }
 
     pub(super) fn into_response(self) -> Response<AnswerBody> {
@@ -125,5 +153,11 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs()));
         }
         response
+    }
+}
+
+impl About {
+    fn new(resource: &'static Resource, kind: &'static str, name: &str) -> Box<Self> {
+        Box::new(Self { name: name.to_owned(), group: resource.group, kind })
     }
 }

@@ -160,6 +160,40 @@ async fn an_unscheduled_or_finished_pod_is_removed_at_once() {
 }
 
 #[tokio::test]
+async fn a_watch_sees_the_mark_before_the_end_of_a_pod() {
+    let api = KubernetesApi::new();
+    let pods = pods(api.client());
+    let events = pods.watch(&WatchParams::default(), "0").await.unwrap();
+    pin_mut!(events);
+    create(&pods, "unscheduled").await;
+    pods.delete("unscheduled", &DeleteParams::default()).await.unwrap();
+    create(&pods, "bound").await;
+    api.bind_pod("shop", "bound", "n1");
+    pods.delete("bound", &DeleteParams::default()).await.unwrap();
+    pods.delete("bound", &DeleteParams::default().grace_period(60)).await.unwrap();
+    pods.delete("bound", &DeleteParams::default().grace_period(0)).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        let (what, pod) = match events.next().await.unwrap().unwrap() {
+            WatchEvent::Added(pod) => ("added", pod),
+            WatchEvent::Modified(pod) => ("modified", pod),
+            WatchEvent::Deleted(pod) => ("deleted", pod),
+            other => panic!("{other:?}"),
+        };
+        seen.push((what, pod.metadata.deletion_grace_period_seconds));
+    }
+    let unscheduled = [("added", None), ("modified", Some(0)), ("deleted", Some(0))];
+    let bound = [
+        ("added", None),
+        ("modified", None),
+        ("modified", Some(30)),
+        ("modified", Some(0)),
+        ("deleted", Some(0)),
+    ];
+    assert_eq!(seen, [&unscheduled[..], &bound[..]].concat());
+}
+
+#[tokio::test]
 async fn a_finalizer_keeps_a_pod() {
     let pods = pods(KubernetesApi::new().client());
     let mut kept = pod("web");

@@ -58,7 +58,7 @@ pub(super) fn pod_update(name: &str, current: &Value, object: &Value) -> Result<
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         for list in ["containers", "initContainers"] {
-            for container in spec[list].as_array_mut().into_iter().flatten() {
+            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 container["image"] = Value::Null;
             }
         }

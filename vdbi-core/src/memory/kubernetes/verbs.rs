@@ -1,12 +1,12 @@
 //! What each verb does to the store: the rules of an API server's registry.
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
     KubernetesApi,
     call::{Request, Verb},
-    defaults::{admit, default_pod, generate_name, own_metadata, remove, seconds},
+    defaults::{admit, default_pod, generate_name, own_metadata, remove},
+    deletion::{delete, ends_with_this_write},
     resource::{PODS, Resource, SERVICE_ACCOUNTS},
     status::Refusal,
     store::{Object, Page, Store},
@@ -49,14 +49,13 @@ pub(super) async fn execute(api: &KubernetesApi, request: &Request, body: &[u8])
             token::issue(&api.store(), request, &parse(body)?).map(|token| Reply::created(token.into()))
         }
         (Verb::Create, Some("binding")) if request.resource == &PODS => {
-            let node = parse(body)?["target"]["name"].as_str().unwrap_or_default().to_owned();
-            bind(&mut api.store(), request, &node)
+            bind(&mut api.store(), request, &parse(body)?)
         }
         (Verb::Create, Some("eviction")) if request.resource == &PODS => {
             let mut store = api.store();
             let pod = find(&store, request)?;
             delete(&mut store, request, &pod, &json!({}))?;
-            Ok(Reply::created(success().into()))
+            Ok(Reply::created(success(201).into()))
         }
         (Verb::Update, None | Some("status")) => update(&mut api.store(), request, parse(body)?),
         (Verb::Patch, None | Some("status")) => {
@@ -70,8 +69,8 @@ pub(super) async fn execute(api: &KubernetesApi, request: &Request, body: &[u8])
             let mut store = api.store();
             let object = find(&store, request)?;
             let last = delete(&mut store, request, &object, &options)?;
-            // Of most kinds an API server answers with a Status only.
-            Ok(Reply::ok(if request.resource == &PODS { last } else { success().into() }))
+            let remains = !last["metadata"]["deletionTimestamp"].is_null();
+            Ok(Reply::ok(if remains { last } else { deleted(request.resource, &last).into() }))
         }
         (Verb::DeleteCollection, None) => {
             let mut store = api.store();
@@ -152,7 +151,7 @@ fn update(store: &mut Store, request: &Request, mut object: Value) -> Result<Rep
     match version.as_str() {
         "" if !resource.unconditional_update => {
             let why = "metadata.resourceVersion: Invalid value: 0: must be specified for an update";
-            return Err(Refusal::invalid(resource, name, why));
+            return Err(Refusal::invalid_update(resource, name, why));
         }
         "" => {}
         version if current["metadata"]["resourceVersion"] == version => {}
@@ -214,12 +213,8 @@ fn apply_patch(request: &Request, object: &mut Value, patch: Value) -> Result<()
         "application/json-patch+json" => {
             let patch: json_patch::Patch = serde_json::from_value(patch)
                 .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-            json_patch::patch(object, &patch).map_err(|error| {
-                Refusal::of_code(
-                    422,
-                    format!("the server rejected our request due to an error in our request: {error}"),
-                )
-            })
+            let refused = "the server rejected our request due to an error in our request";
+            json_patch::patch(object, &patch).map_err(|_| Refusal::of_code(422, refused))
         }
         other => Err(Refusal::of_code(
             415,
@@ -231,60 +226,20 @@ fn apply_patch(request: &Request, object: &mut Value, patch: Value) -> Result<()
     }
 }
 
-fn delete(store: &mut Store, request: &Request, object: &Object, options: &Value) -> Result<Object, Refusal> {
-    let Request { resource, call, .. } = request;
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    for field in ["uid", "resourceVersion"] {
-        let (wanted, actual) = (&options["preconditions"][field], &object["metadata"][field]);
-        if !wanted.is_null() && wanted != actual {
-            let why =
-                format!("Precondition failed: {field} in precondition: {wanted}, in object meta: {actual}");
-            return Err(Refusal::conflict(resource, name, &why));
-        }
+fn bind(store: &mut Store, request: &Request, binding: &Value) -> Result<Reply, Refusal> {
+    if binding["metadata"]["name"] != request.name() {
+        return Err(Refusal::bad_request("name in URL does not match name in Binding object"));
     }
-    let mut last = Value::clone(object);
-    let grace = grace_period(resource, object, options);
-    let waits_for_finalizers = last["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
-    if grace > 0 || waits_for_finalizers {
-        if last["metadata"]["deletionTimestamp"].is_null() {
-            let at = Timestamp::now() + SignedDuration::from_secs(grace);
-            last["metadata"]["deletionTimestamp"] = seconds(at).into();
-        }
-        last["metadata"]["deletionGracePeriodSeconds"] = grace.into();
-        let unchanged = last == **object;
-        return Ok(if call.dry_run || unchanged { last.into() } else { store.put(resource, last) });
-    }
-    Ok(if call.dry_run { last.into() } else { store.remove(resource, last) })
-}
-
-/// How long the kubelet has to end a pod; 0 where nobody runs it.
-fn grace_period(resource: &Resource, object: &Value, options: &Value) -> i64 {
-    let finished = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let bound = object["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
-    if resource != &PODS || finished || !bound {
-        return 0;
-    }
-    let asked = options["gracePeriodSeconds"].as_i64();
-    asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
-}
-
-fn ends_with_this_write(metadata: &Value) -> bool {
-    !metadata["deletionTimestamp"].is_null()
-        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
-        && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
-}
-
-fn bind(store: &mut Store, request: &Request, node: &str) -> Result<Reply, Refusal> {
     let mut pod = Value::clone(&*find(store, request)?);
     if pod["spec"]["nodeName"].as_str().is_some_and(|bound| !bound.is_empty()) {
         let why = format!("pod {} is already assigned to node {}", request.name(), pod["spec"]["nodeName"]);
         return Err(Refusal::conflict(&PODS, request.name(), &why));
     }
-    pod["spec"]["nodeName"] = node.into();
+    pod["spec"]["nodeName"] = binding["target"]["name"].clone();
     if !request.call.dry_run {
         store.put(&PODS, pod);
     }
-    Ok(Reply::created(success().into()))
+    Ok(Reply::created(success(201).into()))
 }
 
 fn find(store: &Store, request: &Request) -> Result<Object, Refusal> {
@@ -297,6 +252,15 @@ fn parse(body: &[u8]) -> Result<Value, Refusal> {
         .map_err(|error| Refusal::bad_request(format!("the body is no JSON: {error}")))
 }
 
-fn success() -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+/// What an API server answers where it does not answer with an object.
+fn success(code: u16) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code})
+}
+
+/// The answer to the deletion of most kinds.
+fn deleted(resource: &Resource, object: &Value) -> Value {
+    let mut status = success(200);
+    let (name, uid) = (&object["metadata"]["name"], &object["metadata"]["uid"]);
+    status["details"] = json!({"name": name, "group": resource.group, "kind": resource.plural, "uid": uid});
+    status
 }

@@ -75,8 +75,8 @@ impl Watch {
         }
         let from: u64 = match query.resource_version.as_str() {
             "" => 0,
-            version => version.parse().map_err(|_| {
-                Refusal::bad_request(format!("Invalid value: {version:?}: invalid resource version"))
+            version => version.parse().map_err(|error| {
+                Refusal::new(500, "", format!("resourceVersion: Invalid value: {version:?}: {error}"))
             })?,
         };
         let mut store = api.store();

@@ -60,7 +60,10 @@ impl Caller {
         })?;
         let response = &answer["response"];
         if response["uid"] != uid.as_str() {
-            let why = format!("expected response.uid=\"{uid}\", got {}", response["uid"]);
+            let why = format!(
+                "received invalid webhook response: expected response.uid=\"{uid}\", got {}",
+                response["uid"]
+            );
             return Err(Refusal::internal(format!(
                 "failed calling webhook \"{}\": {why}",
                 self.webhook.name
@@ -125,7 +128,7 @@ impl Caller {
         let patch = STANDARD.decode(patch).map_err(|error| failed(format!("illegal base64: {error}")))?;
         let patch: json_patch::Patch =
             serde_json::from_slice(&patch).map_err(|error| failed(format!("invalid patch: {error}")))?;
-        json_patch::patch(object, &patch).map_err(|error| failed(error.to_string()))
+        json_patch::patch(object, &patch).map_err(Refusal::internal)
     }
 }
 
