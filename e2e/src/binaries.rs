@@ -9,7 +9,7 @@ use serde_json::Value;
 static BUILT: Mutex<Option<HashMap<(String, String), PathBuf>>> = Mutex::new(None);
 
 /// The path of one of the workspace's programs, as it is in the tree now: it is built once per process, so that no test runs a
-/// stale one.
+/// stale one. It is a release build when the caller is one.
 ///
 /// It blocks while cargo builds, which can take minutes the first time.
 ///
@@ -32,6 +32,7 @@ fn build(package: &str, name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--quiet", "--package", package, "--bin", name])
+        .args((!cfg!(debug_assertions)).then_some("--release"))
         .arg("--message-format=json-render-diagnostics")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
