@@ -1,1 +1,151 @@
-//! Under construction.
+//! Configuration: a YAML file, and `INJECTOR_*` environment variables over it, parsed into types at load.
+//!
+//! Every key of numberly/vault-db-injector 3.2.3 is understood. Unknown keys are errors that name the nearest known one, and
+//! all problems are reported at once. `docs/configuration.md` lists the keys; a test holds it to [`KEYS`].
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+mod duration;
+mod keys;
+mod load;
+mod values;
+
+pub use duration::{InvalidDuration, parse_duration};
+pub use keys::{KEYS, Key, Kind};
+pub use load::{ConfigError, Loaded};
+
+/// A component, each with a binary of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// The admission webhook.
+    Injector,
+    /// Keeps credentials alive.
+    Renewer,
+    /// Takes credentials back.
+    Revoker,
+    /// The node plugin.
+    Nri,
+}
+
+impl Component {
+    /// Its name, as in the configuration's `mode` and, behind `vdbi-`, the binary's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Injector => "injector",
+            Self::Renewer => "renewer",
+            Self::Revoker => "revoker",
+            Self::Nri => "nri",
+        }
+    }
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// From which level on there are logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may need attention.
+    Warn,
+    /// What needs attention.
+    Error,
+}
+
+/// The configuration of every component; each uses its part. [`KEYS`] tells what the fields mean.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct Config {
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    pub admin_address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    pub shutdown_grace_period: Duration,
+    pub cluster_id: String,
+    pub release: String,
+
+    pub vault_address: String,
+    pub vault_namespace: Option<String>,
+    pub vault_ca_cert: Option<PathBuf>,
+    pub vault_auth_path: String,
+    pub vault_request_timeout: Duration,
+    pub kube_role: String,
+    pub service_account_token_file: PathBuf,
+    pub vault_secret_name: String,
+    pub vault_secret_prefix: String,
+    /// Requests per second.
+    pub vault_rate_limit: f64,
+
+    pub admission_address: SocketAddr,
+    pub admission_timeout: Duration,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub default_engine: String,
+    pub token_ttl: Duration,
+    pub token_role: Option<String>,
+    pub use_projected_sa: bool,
+    pub token_request_audiences: Vec<String>,
+    pub token_request_expiration: Duration,
+    pub ledger: LedgerConfig,
+
+    pub injector_label: String,
+    pub leader_election: LeaderElectionConfig,
+    pub sync_ttl_second: Duration,
+    pub renewer: RenewerConfig,
+    pub revoker: RevokerConfig,
+}
+
+/// `ledger.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct LedgerConfig {
+    pub store_raw_token: bool,
+}
+
+/// `leaderElection.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct LeaderElectionConfig {
+    pub lease_name: String,
+    pub lease_namespace: String,
+    pub lease_duration: Duration,
+    pub hard_deadline: Duration,
+    pub abort_after: Duration,
+    pub renew_interval: Duration,
+    pub retry: Duration,
+    pub request_timeout: Duration,
+    pub drain_timeout: Duration,
+}
+
+/// `renewer.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct RenewerConfig {
+    pub renew_at: f64,
+    pub max_in_flight: usize,
+}
+
+/// `revoker.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct RevokerConfig {
+    pub interval: Duration,
+    pub grace_period: Duration,
+    pub brake_share: f64,
+    pub brake_minimum: usize,
+    pub max_in_flight: usize,
+}

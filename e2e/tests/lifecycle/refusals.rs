@@ -33,7 +33,12 @@ async fn a_pod_that_cannot_be_served_is_denied_with_what_to_do_and_nothing_remai
     scene.cluster.configure_database_access(&other).await?;
 
     scene.is_denied(&[], &["annotation", "db-creds-injector.numberly.io/"]).await?;
-    scene.is_denied(&[("main.role", "app"), ("main.mode", "carrier-pigeon")], &["carrier-pigeon", "classic", "uri"]).await?;
+    scene
+        .is_denied(
+            &[("main.role", "app"), ("main.mode", "carrier-pigeon")],
+            &["carrier-pigeon", "classic", "uri"],
+        )
+        .await?;
     scene.is_denied(&[("main.env-key-dbuser", "DBUSER")], &["role"]).await?;
     scene.is_denied(&[("main.role", "nosuch")], &["nosuch", "auth/kubernetes/role/nosuch"]).await?;
     scene.is_denied(&[("main.role", "billing")], &["app1", "bound_service_account_names"]).await?;

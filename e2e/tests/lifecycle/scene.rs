@@ -137,7 +137,9 @@ pub(crate) async fn eventually(within: Duration, check: impl AsyncFn() -> Result
     loop {
         match check().await {
             Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error.context(format!("not within {within:?}"))),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error.context(format!("not within {within:?}")));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

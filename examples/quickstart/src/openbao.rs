@@ -50,7 +50,8 @@ impl OpenBaoStage {
         let (mut logins, mut sessions) = (HashMap::new(), JoinSet::new());
         for component in Component::ALL {
             let token_file = cluster.component_token_file(&access, component).await?;
-            let login = Login::new(vault.clone(), "kubernetes", &access.component_role(component), token_file);
+            let login =
+                Login::new(vault.clone(), "kubernetes", &access.component_role(component), token_file);
             let session = login.clone();
             sessions.spawn(async move { session.keep_alive(CancellationToken::new()).await });
             logins.insert(component.name(), login);

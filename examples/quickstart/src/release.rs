@@ -113,9 +113,9 @@ impl Release {
         let election = election(stage, "vdbi-renewer", &name, &registry)?;
         let status = election.status();
         let shutdown = self.shutdown.clone();
-        let task = self.tasks.spawn(async move {
-            Ok(election.run(move |term| renewer.clone().run(term), shutdown).await?)
-        });
+        let task = self
+            .tasks
+            .spawn(async move { Ok(election.run(move |term| renewer.clone().run(term), shutdown).await?) });
         self.renewers.push(Replica { name, page, status, task });
         Ok(())
     }
@@ -139,9 +139,9 @@ impl Release {
         let election = election(stage, "vdbi-revoker", &name, &registry)?;
         let status = election.status();
         let shutdown = self.shutdown.clone();
-        let task = self.tasks.spawn(async move {
-            Ok(election.run(move |term| revoker.clone().run(term), shutdown).await?)
-        });
+        let task = self
+            .tasks
+            .spawn(async move { Ok(election.run(move |term| revoker.clone().run(term), shutdown).await?) });
         self.revokers.push(Replica { name, page, status, task });
         Ok(())
     }

@@ -96,7 +96,11 @@ pub async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
     narrator.detail(&format!("each of the four would be dead {TTL:?} after its issue"));
     let renewals = async || renewed(&leader.page) >= 4.0;
     wait("the first renewals", renewals).await?;
-    narrator.report("renewed", &format!("{} has renewed all four", leader.name), json!({ "leader": leader.name }));
+    narrator.report(
+        "renewed",
+        &format!("{} has renewed all four", leader.name),
+        json!({ "leader": leader.name }),
+    );
 
     narrator.chapter("The leader dies");
     leader.kill();
@@ -118,10 +122,8 @@ pub async fn tell<S: Stage>(stage: S, narrator: &Narrator) -> Result<()> {
     narrator.chapter("A pod is done");
     pods.delete("web", &DeleteParams::default()).await?;
     let deleted = Instant::now();
-    wait("the revocation", async || {
-        stage.opens_a_session(&user, &password).await.is_ok_and(|opens| !opens)
-    })
-    .await?;
+    wait("the revocation", async || stage.opens_a_session(&user, &password).await.is_ok_and(|opens| !opens))
+        .await?;
     let revocation = deleted.elapsed();
     narrator.report(
         "revoked",
@@ -229,7 +231,8 @@ fn changed(
     after: &BTreeMap<(String, String), String>,
 ) -> Vec<String> {
     let moved = after.iter().filter(|(key, value)| before.get(*key).map_or("0", String::as_str) != *value);
-    let interesting = moved.filter(|((_, series), _)| !series.contains("_bucket") && !series.contains("last_"));
+    let interesting =
+        moved.filter(|((_, series), _)| !series.contains("_bucket") && !series.contains("last_"));
     interesting.map(|((name, series), value)| format!("{name:<10} {series} {value}")).collect()
 }
 

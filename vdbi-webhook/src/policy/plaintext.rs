@@ -189,7 +189,8 @@ mod tests {
         let Plan::Inject(injection) = policy.plan(pod).unwrap() else { panic!("nothing to inject") };
         let patch = serde_json::to_value(policy.patch(pod, &injection, grants)).unwrap();
         let mut mutated = pod.clone();
-        json_patch::patch(&mut mutated, &serde_json::from_value(patch).unwrap()).unwrap();
+        let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+        json_patch::patch(&mut mutated, &patch).unwrap();
         mutated
     }
 

@@ -1,0 +1,146 @@
+//! The page that Prometheus scrapes.
+
+use std::{fmt, sync::Arc};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
+
+use super::AdminError;
+use crate::metrics::Registry;
+
+/// Upper bounds of every histogram of durations, in seconds: from a cached answer to a request that is given up.
+const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// A registry and the page of what is registered in it. Nothing is installed globally: a process may have several.
+///
+/// # Errors
+///
+/// [`AdminError::Metrics`], which only a defect here can cause.
+pub fn prometheus() -> Result<(Registry, PrometheusPage), AdminError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .map_err(AdminError::Metrics)?
+        .build_recorder();
+    let page = PrometheusPage {
+        handle: recorder.handle(),
+        recorder: Arc::new(recorder),
+        process: Collector::default(),
+    };
+    metrics::with_local_recorder(&page.recorder, || page.process.describe());
+    Ok((Registry::new(page.recorder.clone()), page))
+}
+
+/// Renders what a [`Registry`] holds, and the process's own `process_*` metrics. Clones share it.
+#[derive(Clone)]
+pub struct PrometheusPage {
+    handle: PrometheusHandle,
+    recorder: Arc<PrometheusRecorder>,
+    process: Collector,
+}
+
+impl PrometheusPage {
+    /// The page as of now, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> String {
+        metrics::with_local_recorder(&self.recorder, || self.process.collect());
+        self.upkeep();
+        self.handle.render()
+    }
+
+    /// Folds recorded durations into their buckets.
+    pub(super) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl fmt::Debug for PrometheusPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrometheusPage")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::Unit;
+
+    use super::*;
+    use crate::metrics::{Definition, Kind};
+
+    const DONE: Definition = Definition {
+        name: "vdbi_done_count_success",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["namespace"],
+        help: "Things done.",
+    };
+
+    const TOOK: Definition = Definition {
+        name: "vdbi_took_duration_seconds",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "How long they took.",
+    };
+
+    const OPEN: Definition =
+        Definition { name: "vdbi_open", kind: Kind::Gauge, unit: None, labels: &[], help: "Things open." };
+
+    fn lines(page: &PrometheusPage, name: &str) -> Vec<String> {
+        page.render().lines().filter(|line| line.contains(name)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_counter_keeps_its_name_and_is_described() {
+        let (registry, page) = prometheus().unwrap();
+        registry.counter(&DONE, &[("namespace", "team-a")]).increment(3);
+        assert_eq!(
+            lines(&page, "vdbi_done"),
+            [
+                "# HELP vdbi_done_count_success Things done.",
+                "# TYPE vdbi_done_count_success counter",
+                r#"vdbi_done_count_success{namespace="team-a"} 3"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_registered_shows_before_it_is_counted() {
+        let (registry, page) = prometheus().unwrap();
+        let _gauge = registry.gauge(&OPEN, &[]);
+        assert_eq!(
+            lines(&page, "vdbi_open"),
+            ["# HELP vdbi_open Things open.", "# TYPE vdbi_open gauge", "vdbi_open 0"]
+        );
+    }
+
+    #[test]
+    fn durations_are_histograms_in_seconds() {
+        let (registry, page) = prometheus().unwrap();
+        registry.histogram(&TOOK, &[]).record(std::time::Duration::from_millis(3));
+        let lines = lines(&page, "vdbi_took");
+        assert_eq!(lines[1], "# TYPE vdbi_took_duration_seconds histogram");
+        assert_eq!(lines[2], r#"vdbi_took_duration_seconds_bucket{le="0.001"} 0"#);
+        assert_eq!(lines[4], r#"vdbi_took_duration_seconds_bucket{le="0.005"} 1"#);
+        assert_eq!(lines[16], r#"vdbi_took_duration_seconds_bucket{le="60"} 1"#);
+        assert_eq!(lines[17], r#"vdbi_took_duration_seconds_bucket{le="+Inf"} 1"#);
+        assert_eq!(lines[18], "vdbi_took_duration_seconds_sum 0.003");
+        assert_eq!(lines[19], "vdbi_took_duration_seconds_count 1");
+    }
+
+    #[test]
+    fn the_process_itself_is_measured() {
+        let (_registry, page) = prometheus().unwrap();
+        let lines = lines(&page, "process_open_fds");
+        assert_eq!(lines[1], "# TYPE process_open_fds gauge");
+        assert!(lines[2].strip_prefix("process_open_fds ").unwrap().parse::<u64>().unwrap() > 0);
+    }
+
+    #[test]
+    fn two_pages_of_one_process_share_nothing() {
+        let (registry, page) = prometheus().unwrap();
+        let (_other_registry, other_page) = prometheus().unwrap();
+        registry.counter(&DONE, &[("namespace", "team-a")]).increment(1);
+        assert_eq!(lines(&page, "vdbi_done").len(), 3);
+        assert!(lines(&other_page, "vdbi_done").is_empty());
+    }
+}

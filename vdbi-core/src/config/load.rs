@@ -1,0 +1,275 @@
+//! From file and environment to a [`Config`].
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::{
+    Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, RenewerConfig, RevokerConfig,
+    keys::{KEYS, Key, nearest},
+    values::Values,
+};
+
+/// A configuration, and what its author should know about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What was set and has no effect, once each; for the log.
+    pub notices: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file is no YAML.
+    #[error("the configuration file {} is no valid YAML: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// Values are missing or wrong: all of them.
+    #[error("the configuration of vdbi-{component} is wrong:\n  {}", problems.join("\n  "))]
+    Invalid {
+        /// The component.
+        component: &'static str,
+        /// One line each.
+        problems: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Reads the file, if there is one, then the variables `INJECTOR_*` of `environment` over it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        component: Component,
+    ) -> Result<Loaded, ConfigError> {
+        let text = match file {
+            Some(path) => fs::read_to_string(path)
+                .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?,
+            None => String::new(),
+        };
+        let mut values = Values::default();
+        if !text.trim().is_empty() {
+            let document: Value = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Syntax {
+                path: file.map(Path::to_owned).unwrap_or_default(),
+                message: error.to_string(),
+            })?;
+            values.add_document(&document, &text);
+        }
+        let mut notices = overlay(&mut values, environment);
+        notices.extend(without_effect(&values, component));
+        let config = typed(&mut values, component);
+        if values.problems.is_empty() {
+            Ok(Loaded { config, notices })
+        } else {
+            Err(ConfigError::Invalid { component: component.name(), problems: values.problems })
+        }
+    }
+}
+
+/// Variables without the prefix are not read: the Go product reads `MODE` and `ENABLED` too, which anything may have set.
+fn overlay(values: &mut Values, environment: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+    let mut notices = Vec::new();
+    for (name, value) in environment {
+        match name.as_str() {
+            "VAULT_CACERT" if !values.is_set("vaultCaCert") => values.set("vaultCaCert", value),
+            "VAULT_NAMESPACE" if !values.is_set("vaultNamespace") => values.set("vaultNamespace", value),
+            "POD_NAMESPACE" if !values.is_set("leaderElection.leaseNamespace") => {
+                values.set("leaderElection.leaseNamespace", value);
+            }
+            _ if !name.starts_with("INJECTOR_") => {}
+            _ => match KEYS.iter().find(|key| key.variable() == name) {
+                Some(key) => values.set(key.path, value),
+                None => {
+                    let nearest = nearest(&name, KEYS.iter().map(Key::variable));
+                    notices.push(format!(
+                        "the environment variable {name} is not known and has no effect: did you mean {nearest}?"
+                    ));
+                }
+            },
+        }
+    }
+    notices
+}
+
+fn without_effect(values: &Values, component: Component) -> Option<String> {
+    let idle: Vec<&str> = KEYS
+        .iter()
+        .filter(|key| !key.components.contains(&component))
+        .map(|key| key.path)
+        .filter(|path| values.set_paths().any(|set| set == *path) && *path != "leaderElection.leaseNamespace")
+        .collect();
+    (!idle.is_empty()).then(|| {
+        format!("these keys are set and have no effect in vdbi-{}: {}", component.name(), idle.join(", "))
+    })
+}
+
+fn typed(values: &mut Values, component: Component) -> Config {
+    mode(values, component);
+    for required in ["vaultAddress", "kubeRole", "vaultSecretName", "vaultSecretPrefix"] {
+        values.require(required);
+    }
+    for path in
+        ["vaultAuthPath", "vaultSecretName", "vaultSecretPrefix", "kubeRole", "tokenRole", "defaultEngine"]
+    {
+        vault_path(values, path);
+    }
+    let address = values.text("vaultAddress");
+    if !address.is_empty() && !(address.starts_with("http://") || address.starts_with("https://")) {
+        values
+            .problems
+            .push(format!("vaultAddress: {address:?} is no URL: write it like https://vault.example:8200"));
+    }
+    if component == Component::Injector {
+        values.require("certFile");
+        values.require("keyFile");
+        if values.bool("nri.enabled") {
+            values.problems.push(
+                "nri.enabled: this release of vdbi-injector has no placeholder mode, and will not put credentials into pods \
+                 where placeholders were asked for: set it to false for plaintext mode"
+                    .to_owned(),
+            );
+        }
+    }
+    if matches!(component, Component::Renewer | Component::Revoker)
+        && values.text("leaderElection.leaseNamespace").is_empty()
+    {
+        values
+            .problems
+            .push("leaderElection.leaseNamespace: it is required where POD_NAMESPACE is not set".to_owned());
+    }
+    let use_projected_sa = values.bool("useProjectedSA");
+    let token_request_audiences = values.list("tokenRequestAudiences");
+    if use_projected_sa && token_request_audiences.is_empty() && component == Component::Injector {
+        values.problems.push("tokenRequestAudiences: useProjectedSA needs at least one".to_owned());
+    }
+    let least_expiration = if use_projected_sa { 600 } else { 0 };
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    Config {
+        log_level: values
+            .choice(
+                "logLevel",
+                &[
+                    ("debug", LogLevel::Debug),
+                    ("info", LogLevel::Info),
+                    ("warn", LogLevel::Warn),
+                    ("warning", LogLevel::Warn),
+                    ("error", LogLevel::Error),
+                ],
+            )
+            .unwrap_or(LogLevel::Info),
+        log_format: values
+            .choice("logFormat", &[("json", LogFormat::Json), ("human", LogFormat::Human)])
+            .unwrap_or(LogFormat::Json),
+        admin_address: values.parsed("adminAddress", any),
+        metrics_address: values.parsed("metricsAddress", any),
+        shutdown_grace_period: values.positive_duration("shutdownGracePeriod"),
+        cluster_id: values.text("clusterId"),
+        release: values.text("release"),
+
+        vault_address: address,
+        vault_namespace: values.optional("vaultNamespace"),
+        vault_ca_cert: values.optional("vaultCaCert").map(PathBuf::from),
+        vault_auth_path: values.text("vaultAuthPath"),
+        vault_request_timeout: values.positive_duration("vaultRequestTimeout"),
+        kube_role: values.text("kubeRole"),
+        service_account_token_file: values.text("serviceAccountTokenFile").into(),
+        vault_secret_name: values.text("vaultSecretName"),
+        vault_secret_prefix: values.text("vaultSecretPrefix"),
+        vault_rate_limit: values.number("vaultRateLimit", 0.1, 100_000.0),
+
+        admission_address: values.parsed("admissionAddress", any),
+        admission_timeout: values.positive_duration("admissionTimeout"),
+        cert_file: values.text("certFile").into(),
+        key_file: values.text("keyFile").into(),
+        default_engine: values.text("defaultEngine"),
+        token_ttl: values.positive_duration("tokenTTL"),
+        token_role: values.optional("tokenRole"),
+        use_projected_sa,
+        token_request_audiences,
+        token_request_expiration: Duration::from_secs(values.number(
+            "tokenRequestExpirationSeconds",
+            least_expiration,
+            u64::from(u32::MAX),
+        )),
+        ledger: LedgerConfig { store_raw_token: values.bool("ledger.storeRawToken") },
+
+        injector_label: values.text("injectorLabel"),
+        leader_election: LeaderElectionConfig {
+            lease_name: values.text("leaderElection.leaseName"),
+            lease_namespace: values.text("leaderElection.leaseNamespace"),
+            lease_duration: values.positive_duration("leaderElection.leaseDuration"),
+            hard_deadline: values.positive_duration("leaderElection.hardDeadline"),
+            abort_after: values.positive_duration("leaderElection.abortAfter"),
+            renew_interval: values.positive_duration("leaderElection.renewInterval"),
+            retry: values.positive_duration("leaderElection.retry"),
+            request_timeout: values.positive_duration("leaderElection.requestTimeout"),
+            drain_timeout: values.positive_duration("leaderElection.drainTimeout"),
+        },
+        sync_ttl_second: Duration::from_secs(values.number("syncTTLSecond", 1, u64::from(u32::MAX))),
+        renewer: RenewerConfig {
+            renew_at: values.number("renewer.renewAt", 0.1, 0.9),
+            max_in_flight: values.number("renewer.maxInFlight", 1, 10_000),
+        },
+        revoker: RevokerConfig {
+            interval: values.positive_duration("revoker.interval"),
+            grace_period: values.duration("revoker.gracePeriod"),
+            brake_share: values.number("revoker.brakeShare", 0.0, 1.0),
+            brake_minimum: values.number("revoker.brakeMinimum", 0, usize::MAX),
+            max_in_flight: values.number("revoker.maxInFlight", 1, 10_000),
+        },
+    }
+}
+
+fn mode(values: &mut Values, component: Component) {
+    let named = values.text("mode");
+    let others = [Component::Injector, Component::Renewer, Component::Revoker, Component::Nri];
+    let problem = match others.iter().find(|other| other.name() == named) {
+        None if named == "all" => return,
+        Some(&other) if other == component => return,
+        Some(_) => format!(
+            "mode: {named} is another component, and this is vdbi-{}: remove mode, or start vdbi-{named}",
+            component.name()
+        ),
+        None => format!("mode: {named:?} is no component: remove it, each component has its own binary"),
+    };
+    values.problems.push(problem);
+}
+
+/// Refuses what would lead to another place in Vault.
+fn vault_path(values: &mut Values, path: &str) {
+    let value = values.text(path);
+    let strange = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/'));
+    let upwards = value.split('/').any(|part| matches!(part, "." | ".."));
+    if value.contains(strange) || upwards || value.starts_with('/') || value.contains("//") {
+        values.problems.push(format!(
+            "{path}: {value:?} cannot be a path in Vault: use letters, digits, '-', '_', '.' and '/' between parts"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests;

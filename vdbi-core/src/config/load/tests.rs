@@ -1,0 +1,163 @@
+use std::io::Write;
+
+use tempfile::NamedTempFile;
+
+use super::*;
+
+/// A configuration file of the Go product with every key that it knows.
+const GO: &str = r#"
+certFile: /tls/tls.crt
+keyFile: /tls/tls.key
+vaultAddress: https://vault.example:8200
+vaultAuthPath: kubernetes
+logLevel: info
+kubeRole: all-rw
+kubeRoleNri: nri
+tokenTTL: 8766h
+vaultSecretName: vault-db-injector
+vaultSecretPrefix: kubernetes
+mode: MODE
+sentry: true
+sentryDsn: https://key@sentry/660
+sentryEnvironment: production
+sentrySampleRate: 1.0
+syncTTLSecond: 300
+injectorLabel: vault-db-injector
+defaultEngine: databases
+vaultRateLimit: 30
+useProjectedSA: true
+tokenRequestAudiences:
+  - vault
+tokenRequestExpirationSeconds: 600
+nri:
+  enabled: false
+  socketPath: /var/run/nri/nri.sock
+  cachePath: /run/vault-db-injector/nri/cache.json
+  pluginName: vault-db-injector
+  pluginIndex: "10"
+  podLabel: vault-db-injector
+  fetchTimeout: 1500ms
+  prewarmer:
+    enabled: true
+    maxConcurrent: 50
+"#;
+
+fn load(text: &str, environment: &[(&str, &str)], component: Component) -> Result<Loaded, ConfigError> {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let environment = environment.chain([("POD_NAMESPACE".to_owned(), "vdbi-system".to_owned())]);
+    Config::load(Some(file.path()), environment, component)
+}
+
+fn problems(text: &str, component: Component) -> String {
+    load(text, &[], component).unwrap_err().to_string()
+}
+
+#[test]
+fn a_file_of_the_go_product_starts_every_component() {
+    for component in [Component::Injector, Component::Renewer, Component::Revoker] {
+        for mode in ["all", component.name()] {
+            let Loaded { config, notices } = load(&GO.replace("MODE", mode), &[], component).unwrap();
+            assert_eq!(config.vault_address, "https://vault.example:8200");
+            assert_eq!(config.token_ttl, Duration::from_secs(8766 * 3600));
+            assert_eq!(config.sync_ttl_second, Duration::from_secs(300));
+            assert_eq!(config.token_request_audiences, ["vault"]);
+            let [notice] = &notices[..] else { panic!("{notices:?}") };
+            assert!(notice.contains("sentry, sentryDsn"), "{notice}");
+        }
+    }
+}
+
+#[test]
+fn a_mode_that_names_another_component_is_an_error_that_says_which_binary() {
+    let error = problems(&GO.replace("MODE", "injector"), Component::Renewer);
+    assert!(error.contains("this is vdbi-renewer: remove mode, or start vdbi-injector"), "{error}");
+    let error = problems(&GO.replace("MODE", "everything"), Component::Renewer);
+    assert!(error.contains("\"everything\" is no component"), "{error}");
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_its_line_and_the_nearest_key() {
+    let text = GO.replace("MODE", "all").replace("syncTTLSecond", "SyncTTLSeconds");
+    let error = problems(&text, Component::Renewer);
+    assert!(error.contains("unknown key SyncTTLSeconds (line 17): did you mean syncTTLSecond?"), "{error}");
+    let error = problems("nri:\n  prewarmer:\n    enable: true\n", Component::Renewer);
+    assert!(
+        error.contains("unknown key nri.prewarmer.enable (line 3): did you mean nri.prewarmer.enabled?"),
+        "{error}"
+    );
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = "syncTTLSecond: 0\nvaultRateLimit: 0\ntokenTTL: 8 days\nvaultSecretPrefix: ../x\nlogLevel: loud\n\
+                useProjectedSA: true\nvaultAddress: vault:8200\nadminAddress: localhost\nleaderElection: 3\nrelease: [a]\n";
+    let error = problems(text, Component::Injector);
+    for word in [
+        "syncTTLSecond",
+        "vaultRateLimit",
+        "tokenTTL",
+        "vaultSecretPrefix",
+        "logLevel",
+        "tokenRequestAudiences",
+        "vaultAddress",
+        "adminAddress",
+        "leaderElection",
+        "release",
+        "kubeRole",
+        "vaultSecretName",
+        "certFile",
+        "keyFile",
+    ] {
+        assert!(error.contains(&format!("\n  {word}: ")), "{word} in {error}");
+    }
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_with_its_place() {
+    let error = problems("logLevel: info\nlogLevel: debug\n", Component::Renewer);
+    assert!(error.contains("duplicate") && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_only_with_its_prefix() {
+    let environment = [
+        ("INJECTOR_VAULT_ADDRESS", "http://127.0.0.1:8200"),
+        ("INJECTOR_TOKEN_REQUEST_AUDIENCES", "a, b"),
+        ("INJECTOR_LEADER_ELECTION_LEASE_DURATION", "30s"),
+        ("MODE", "injector"),
+        ("ENABLED", "true"),
+        ("INJECTOR_SERVICE_HOST", "10.0.0.1"),
+        ("VAULT_NAMESPACE", "team-a"),
+    ];
+    let loaded = load(&GO.replace("MODE", "all"), &environment, Component::Renewer).unwrap();
+    let config = loaded.config;
+    assert_eq!(config.vault_address, "http://127.0.0.1:8200");
+    assert_eq!(config.token_request_audiences, ["a", "b"]);
+    assert_eq!(config.leader_election.lease_duration, Duration::from_secs(30));
+    assert_eq!(config.vault_namespace.as_deref(), Some("team-a"));
+    assert!(loaded.notices.iter().any(|notice| notice.contains("INJECTOR_SERVICE_HOST")));
+}
+
+#[test]
+fn placeholders_that_were_asked_for_are_never_replaced_by_plaintext() {
+    let environment = [("INJECTOR_NRI_ENABLED", "true")];
+    let error = load(&GO.replace("MODE", "all"), &environment, Component::Injector).unwrap_err().to_string();
+    assert!(error.contains("nri.enabled"), "{error}");
+    assert!(load(&GO.replace("MODE", "all"), &environment, Component::Renewer).is_ok());
+}
+
+#[test]
+fn every_default_is_valid() {
+    let text = "vaultAddress: http://v\nkubeRole: r\nvaultSecretName: n\nvaultSecretPrefix: p\ncertFile: c\nkeyFile: k\n";
+    for component in [Component::Injector, Component::Renewer, Component::Revoker] {
+        load(text, &[], component).unwrap();
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::load(Some(Path::new("/no/such.yaml")), [], Component::Renewer).unwrap_err();
+    assert!(error.to_string().contains("/no/such.yaml"));
+}

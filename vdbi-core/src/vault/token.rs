@@ -1,0 +1,117 @@
+//! The tokens of pods.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rustify::Endpoint;
+use serde::de::IgnoredAny;
+
+use super::{
+    access::Access,
+    client::{Auth, Reply, VaultClient},
+    endpoint::{
+        CreateToken, KubernetesLogin, RenewAccessor, RenewSelf, RenewToken, RevokeAccessor, RevokeSelf,
+        RevokeToken,
+    },
+    error::{Failure, Operation},
+    path::Path,
+};
+use crate::{
+    credential::{SourceError, TokenHandle},
+    pod::PodRef,
+    secret::Secret,
+};
+
+/// The name under which Vault's audit log shows the tokens.
+const DISPLAY_NAME: &str = "vdbi-pod";
+
+/// A token that carries one policy, created by this component.
+pub(super) async fn create(
+    access: &Access,
+    token_role: Option<&Path>,
+    policy: &Path,
+    pod: &PodRef,
+    period: Duration,
+) -> Result<Auth, SourceError> {
+    let mut meta = BTreeMap::from([
+        ("namespace", pod.namespace.as_str()),
+        ("service_account", pod.service_account.as_str()),
+    ]);
+    if let Some(name) = &pod.name {
+        meta.insert("pod", name);
+    }
+    let (target, period) = match token_role {
+        Some(token_role) => (format!("create/{token_role}"), None),
+        None => ("create-orphan".to_owned(), Some(format!("{}s", period.as_secs()))),
+    };
+    let endpoint =
+        CreateToken { target, policies: [policy.as_str()], period, display_name: DISPLAY_NAME, meta };
+    let operation =
+        Operation::CreateToken { token_role: token_role.map(Path::as_str), policy: policy.as_str() };
+    token_of(access.call(&endpoint).await, operation)
+}
+
+/// A token by a login as the pod.
+pub(super) async fn log_in_as(
+    client: &VaultClient,
+    mount: &Path,
+    role: &Path,
+    jwt: &Secret,
+) -> Result<Auth, SourceError> {
+    let endpoint = KubernetesLogin { mount, role: role.as_str(), jwt: jwt.expose() };
+    let operation = Operation::PodLogin { auth_path: mount.as_str(), role: role.as_str() };
+    token_of(client.call(&endpoint, None).await, operation)
+}
+
+/// Prolongs a token by its own period or default. Answers how long it lives from now on; zero when for ever.
+pub(super) async fn renew(access: &Access, handle: &TokenHandle) -> Result<Duration, SourceError> {
+    let outcome = match handle {
+        TokenHandle::Accessor(accessor) => access.call(&RenewAccessor { accessor }).await,
+        TokenHandle::Raw(token) => {
+            itself_or(access, token, &RenewSelf {}, &RenewToken { token: token.expose() }).await
+        }
+    };
+    token_of(outcome, Operation::RenewToken).map(|auth| Duration::from_secs(auth.lease_duration))
+}
+
+/// Ends a token, and with it everything that was issued under it. Succeeds when it is gone already: an accessor that is
+/// unknown is answered with a warning, not with an error.
+pub(super) async fn revoke(access: &Access, handle: &TokenHandle) -> Result<(), SourceError> {
+    let outcome = match handle {
+        TokenHandle::Accessor(accessor) => access.call(&RevokeAccessor { accessor }).await,
+        TokenHandle::Raw(token) => {
+            itself_or(access, token, &RevokeSelf {}, &RevokeToken { token: token.expose() }).await
+        }
+    };
+    match outcome.map_err(|failure| failure.meaning(Operation::RevokeToken)) {
+        Ok(_) | Err(SourceError::Gone(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// With the token itself where its own policy allows that (the policy `default` does), so that this component needs no right
+/// over tokens at large; otherwise with ours.
+async fn itself_or<S, O>(
+    access: &Access,
+    token: &Secret,
+    itself: &S,
+    ours: &O,
+) -> Result<Reply<IgnoredAny>, Failure>
+where
+    S: Endpoint<Response = IgnoredAny>,
+    O: Endpoint<Response = IgnoredAny>,
+{
+    match access.client.call(itself, Some(token)).await {
+        Err(Failure::Refused(refusal)) if refusal.is_denied_by_policy() => access.call(ours).await,
+        outcome => outcome,
+    }
+}
+
+fn token_of(
+    outcome: Result<Reply<IgnoredAny>, Failure>,
+    operation: Operation<'_>,
+) -> Result<Auth, SourceError> {
+    let reply = outcome.map_err(|failure| failure.meaning(operation))?;
+    reply
+        .auth
+        .ok_or_else(|| SourceError::Unavailable("Vault answered a token request without a token".into()))
+}

@@ -1,0 +1,329 @@
+//! Renewer and revoker over the embedded backends and the embedded Kubernetes API.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tokio::{task::JoinSet, time::timeout};
+use vdbi_core::{
+    clock::TokioClock,
+    credential::{CredentialRequest, CredentialSource, Issued, SourceError},
+    leadership::{Term, TermControl},
+    ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
+    memory::{
+        LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation, kubernetes::KubernetesApi,
+    },
+    metrics::Registry,
+    pod::{PodRef, UUID_ANNOTATION},
+};
+use vdbi_lifecycle::{
+    pods::Pods,
+    renewer::{self, Renewer},
+    revoker::{self, Revoker, compare::Rules},
+};
+
+const LABEL: &str = "vault-db-injector";
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+struct World {
+    kubernetes: KubernetesApi,
+    source: MemorySource,
+    ledger: MemoryLedger,
+    control: TermControl,
+    term: Term,
+    /// What a leader does; it ends with the world.
+    work: JoinSet<()>,
+}
+
+impl World {
+    fn new() -> Self {
+        let clock = Arc::new(TokioClock::new());
+        let (term, control) = Term::new("lease", "me", "1", clock, Duration::from_secs(3600));
+        let source = MemorySource::new();
+        source.allow("app", "*", "*");
+        let (kubernetes, ledger) = (KubernetesApi::new(), MemoryLedger::new());
+        Self { kubernetes, source, ledger, control, term, work: JoinSet::new() }
+    }
+
+    fn owner() -> Owner {
+        Owner { cluster: "c".into(), release: "prod".into() }
+    }
+
+    fn renew(&mut self) {
+        let settings = renewer::Settings {
+            owner: Self::owner(),
+            renew_at: 0.5,
+            scan_interval: Duration::from_secs(10),
+            rate: 1000.0,
+            max_in_flight: 8,
+        };
+        let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &Registry::disabled());
+        let term = self.term.clone();
+        self.work.spawn(async move { renewer.run(term).await.unwrap() });
+    }
+
+    fn revoke(&mut self) {
+        let rules = Rules {
+            owner: Self::owner(),
+            grace_period: Duration::from_secs(60),
+            brake_share: 0.5,
+            brake_minimum: 3,
+        };
+        let settings = revoker::Settings { rules, interval: Duration::from_millis(100), max_in_flight: 8 };
+        let pods = Pods::new(self.kubernetes.client(), LABEL);
+        let (source, ledger) = (self.source.clone(), self.ledger.clone());
+        let revoker = Revoker::new(source, ledger, pods, settings, &Registry::disabled());
+        let term = self.term.clone();
+        self.work.spawn(async move { revoker.run(term).await.unwrap() });
+    }
+
+    /// A credential with its entry, issued this long ago.
+    async fn credential(
+        &self,
+        name: &str,
+        age: Duration,
+        change: impl FnOnce(&mut Entry),
+    ) -> (EntryId, Issued) {
+        let pod = PodRef {
+            namespace: "shop".into(),
+            name: Some(name.into()),
+            service_account: "app1".into(),
+            ..PodRef::default()
+        };
+        let request = CredentialRequest {
+            pod: pod.clone(),
+            database: "main".into(),
+            engine: "databases".into(),
+            role: "app".into(),
+        };
+        let issued = self.source.issue(&request).await.unwrap();
+        let mut entry = Entry {
+            lease: issued.lease.clone(),
+            owner: Some(Self::owner()),
+            pod,
+            database: "main".into(),
+            role: "app".into(),
+            issued_at: Some(Timestamp::now() - SignedDuration::try_from(age).unwrap()),
+            raw_token: None,
+        };
+        change(&mut entry);
+        let id = EntryId::random();
+        self.ledger.record(id, &entry).await.unwrap();
+        (id, issued)
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.kubernetes.client(), "shop")
+    }
+
+    async fn create_pod(&self, name: &str, id: EntryId) {
+        let pod = json!({
+            "metadata": {
+                "name": name,
+                "labels": { LABEL: "true" },
+                "annotations": { UUID_ANNOTATION: id.to_string() },
+            },
+            "spec": { "containers": [{ "name": "web", "image": "web" }] },
+        });
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+
+    fn works(&self, issued: &Issued) -> bool {
+        self.source.can_login(&issued.username, &issued.password)
+    }
+
+    async fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
+        let wait = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited for {what}"));
+    }
+
+    /// Waits until the revoker has looked at everything again, from now on.
+    async fn after_two_sweeps(&self) {
+        let before = self.ledger.calls(LedgerOperation::List);
+        self.eventually("two sweeps", || self.ledger.calls(LedgerOperation::List) >= before + 3).await;
+    }
+}
+
+const OLD: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn the_credential_of_a_deleted_pod_is_revoked_however_young() {
+    let mut world = World::new();
+    let (id, issued) = world.credential("web", Duration::ZERO, |_| {}).await;
+    world.create_pod("web", id).await;
+    world.revoke();
+    world.after_two_sweeps().await;
+    assert!(world.works(&issued));
+    world.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    world.eventually("the revocation", || !world.works(&issued) && world.ledger.entries().is_empty()).await;
+}
+
+#[tokio::test]
+async fn finished_and_evicted_pods_lose_their_credentials() {
+    for phase in ["Succeeded", "Failed"] {
+        let mut world = World::new();
+        let (id, issued) = world.credential("job", Duration::ZERO, |_| {}).await;
+        world.create_pod("job", id).await;
+        world.revoke();
+        world.after_two_sweeps().await;
+        world.kubernetes.set_pod_phase("shop", "job", phase);
+        world.eventually("the revocation", || !world.works(&issued)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ended_while_nobody_watched_is_found_by_the_sweep_also_when_no_pod_is_left() {
+    let mut world = World::new();
+    let (_, old) = world.credential("gone", OLD, |_| {}).await;
+    let (_, young) = world.credential("on-its-way", Duration::ZERO, |_| {}).await;
+    world.revoke();
+    world.eventually("the revocation", || !world.works(&old)).await;
+    world.after_two_sweeps().await;
+    assert!(world.works(&young), "its pod may be on its way through admission");
+}
+
+#[tokio::test]
+async fn a_live_pod_that_lost_its_label_keeps_its_credential() {
+    let mut world = World::new();
+    let (id, issued) = world.credential("web", OLD, |_| {}).await;
+    world.create_pod("web", id).await;
+    world.revoke();
+    world.after_two_sweeps().await;
+    let unlabelled = Patch::Merge(json!({ "metadata": { "labels": { LABEL: null } } }));
+    world.pods().patch("web", &PatchParams::default(), &unlabelled).await.unwrap();
+    world.after_two_sweeps().await;
+    assert!(world.works(&issued));
+}
+
+#[tokio::test]
+async fn a_pod_cannot_revoke_what_another_namespace_or_release_owns() {
+    let mut world = World::new();
+    let (theirs, victim) = world.credential("web", OLD, |entry| entry.pod.namespace = "bank".into()).await;
+    let (foreign, other) = world
+        .credential("web", OLD, |entry| entry.owner = Some(Owner { cluster: "d".into(), ..World::owner() }))
+        .await;
+    let pods: Api<Pod> = Api::namespaced(world.kubernetes.client(), "bank");
+    let pod = json!({
+        "metadata": { "name": "web", "labels": { LABEL: "true" }, "annotations": { UUID_ANNOTATION: theirs.to_string() } },
+        "spec": { "containers": [{ "name": "web", "image": "web" }] },
+    });
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    world.revoke();
+    for id in [theirs, foreign] {
+        world.create_pod("thief", id).await;
+        world.after_two_sweeps().await;
+        world.pods().delete("thief", &DeleteParams::default()).await.unwrap();
+        world.after_two_sweeps().await;
+    }
+    assert!(world.works(&victim) && world.works(&other));
+}
+
+#[tokio::test]
+async fn the_brake_holds_when_most_pods_seem_gone() {
+    let mut world = World::new();
+    let mut issued = Vec::new();
+    for index in 0..4 {
+        issued.push(world.credential(&format!("web-{index}"), OLD, |_| {}).await.1);
+    }
+    world.revoke();
+    world.after_two_sweeps().await;
+    assert!(issued.iter().all(|issued| world.works(issued)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_again_and_the_entry_goes_last() {
+    let mut world = World::new();
+    let (_, issued) = world.credential("gone", OLD, |_| {}).await;
+    world.source.fail_next(SourceOperation::Revoke, SourceError::Unavailable("x".into()));
+    world.ledger.fail_next(LedgerOperation::Forget, LedgerError::Unavailable("x".into()));
+    world.revoke();
+    world.eventually("everything done", || world.ledger.entries().is_empty()).await;
+    assert!(!world.works(&issued));
+    assert!(world.source.calls(SourceOperation::Revoke) >= 3);
+}
+
+#[tokio::test]
+async fn nothing_is_revoked_after_the_term() {
+    let mut world = World::new();
+    let mut hold = world.ledger.hold(LedgerOperation::List);
+    let (_, issued) = world.credential("gone", OLD, |_| {}).await;
+    world.revoke();
+    hold.arrived(1).await;
+    world.control.end();
+    hold.release();
+    world.work.join_next().await.unwrap().unwrap();
+    assert!(world.works(&issued));
+    assert_eq!(world.source.calls(SourceOperation::Revoke), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_renewed_well_before_they_die_and_only_then() {
+    let mut world = World::new();
+    world
+        .source
+        .set_lifetimes(Lifetimes { ttl: Duration::from_secs(60), max_ttl: Duration::from_secs(36_000) });
+    let (_, issued) = world.credential("web", Duration::ZERO, |_| {}).await;
+    world.renew();
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(world.works(&issued));
+    }
+    let renewals = world.source.calls(SourceOperation::Renew);
+    assert!((20..=24).contains(&renewals), "600 s at 27 to 30 s each: {renewals}");
+    let reads = world.ledger.calls(LedgerOperation::Read);
+    assert_eq!(reads, 1, "an entry is read once in a term");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_entry_is_found_by_the_next_scan_and_foreign_ones_are_not_renewed() {
+    let mut world = World::new();
+    world.renew();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.credential("web", Duration::ZERO, |_| {}).await;
+    world
+        .credential("dev", Duration::ZERO, |entry| entry.owner.as_mut().unwrap().release = "dev".into())
+        .await;
+    world.credential("go", Duration::ZERO, |entry| entry.owner = None).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.source.calls(SourceOperation::Renew), 2, "ours, and the Go product's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_is_tried_again_before_the_credential_dies() {
+    let mut world = World::new();
+    world
+        .source
+        .set_lifetimes(Lifetimes { ttl: Duration::from_secs(60), max_ttl: Duration::from_secs(36_000) });
+    let (_, issued) = world.credential("web", Duration::ZERO, |_| {}).await;
+    world.renew();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.source.set_available(false);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    world.source.set_available(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.works(&issued));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_renewed_after_the_term() {
+    let mut world = World::new();
+    world.credential("web", Duration::ZERO, |_| {}).await;
+    world.renew();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.control.end();
+    world.work.join_next().await.unwrap().unwrap();
+    assert_eq!(world.source.calls(SourceOperation::Renew), 1);
+}
