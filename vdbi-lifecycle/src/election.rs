@@ -1,1 +1,116 @@
-//! x
+//! Leadership over a Kubernetes Lease.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vdbi_core::{
+    clock::Clock,
+    leadership::{Leadership, LeadershipError, Status, Term, WorkError},
+    metrics::Registry,
+};
+
+mod api;
+mod clock;
+mod driver;
+mod identity;
+pub mod metrics;
+mod overrun;
+mod record;
+mod settings;
+mod state;
+
+pub use clock::BoottimeClock;
+pub use identity::Identity;
+pub use settings::Settings;
+
+/// Elects one leader by a Lease of `coordination.k8s.io/v1`. Needs the verbs get, create, update and watch on leases in its
+/// namespace; without watch it polls.
+///
+/// # Flow
+///
+/// Every replica watches the Lease. Whoever finds it free writes itself into it, the leader renews it, and one that is shut
+/// down first lets its work return and then empties it, which the others see at once. A leader that died is succeeded when
+/// the Lease has stood unchanged for its duration.
+///
+/// # Guarantees
+///
+/// - Every write compares and swaps the resourceVersion that was observed, on the whole object: what other versions and
+///   tools have put into it is kept. A write that is superseded ends the term at once.
+/// - The term ends at the hard deadline, counted from sending the last acknowledged write.
+/// - client-go's candidates can take part in the same election, in both directions.
+/// - Dropping the future of [`run`](Leadership::run) stops everything and releases nothing, as a crash would.
+///
+/// # Assumptions
+///
+/// - The replicas' clocks run at rates within `lease_duration / hard_deadline` of each other; what they show does not
+///   matter.
+/// - Nobody deletes the Lease twice within a lease duration: a deletion takes away what a write is compared with.
+pub struct LeaseElection {
+    client: Client,
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    metrics: metrics::Metrics,
+    status: watch::Sender<Status>,
+    overrun: overrun::Callback,
+}
+
+impl LeaseElection {
+    /// For production the clock is [`BoottimeClock`]. The client should be one without retries of its own, or a request
+    /// takes longer to fail.
+    ///
+    /// # Errors
+    ///
+    /// See [`Settings::validate`].
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Self, LeadershipError> {
+        settings.validate()?;
+        let metrics = metrics::Metrics::new(registry, &settings.lease_name);
+        let lease = settings.lease_name.clone();
+        let overrun =
+            Arc::new(move || tracing::error!(%lease, "the work does not stop although its term is over"));
+        Ok(Self {
+            client,
+            settings: Arc::new(settings),
+            clock,
+            metrics,
+            status: watch::Sender::default(),
+            overrun,
+        })
+    }
+
+    /// What to do when work has not stopped at [`Settings::abort_after`]: another replica is about to lead. A process of its
+    /// own should abort. It is called on a thread of its own, since the work may block the runtime; by default an error is
+    /// logged.
+    pub fn on_overrun(self, callback: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { overrun: Arc::new(callback), ..self }
+    }
+}
+
+impl Leadership for LeaseElection {
+    async fn run<W, F>(self, work: W, shutdown: CancellationToken) -> Result<(), LeadershipError>
+    where
+        W: FnMut(Term) -> F + Send + 'static,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static,
+    {
+        driver::Driver::new(self)?.run(work, shutdown).await
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+}
+
+impl fmt::Debug for LeaseElection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseElection").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

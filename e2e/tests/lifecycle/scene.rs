@@ -122,7 +122,7 @@ pub(crate) fn login(pod: &Pod, user: &str, password: &str) -> Result<Login> {
             let variable = container.env.iter().flatten().find(|variable| variable.name == name);
             variable.and_then(|variable| variable.value.clone()).with_context(|| format!("{name} is set"))
         };
-        Ok(Login { user: value(user)?, password: value(password)? })
+        anyhow::Ok(Login { user: value(user)?, password: value(password)? })
     });
     let first = logins.next().context("a pod has containers")??;
     for login in logins {

@@ -21,9 +21,9 @@ pub const SYSTEM_NAMESPACE: &str = "vdbi-system";
 /// The surroundings of vdbi.
 pub trait Stage {
     /// The secrets backend.
-    type Source: CredentialSource + Clone;
+    type Source: CredentialSource;
     /// Its ledger.
-    type Ledger: Ledger + Clone;
+    type Ledger: Ledger;
 
     /// What it is made of.
     fn description(&self) -> &'static str;

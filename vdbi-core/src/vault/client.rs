@@ -202,13 +202,13 @@ impl fmt::Debug for VaultClient {
     }
 }
 
-/// The envelope of every answer. Fields may be absent: Vault leaves out what is empty.
+/// The envelope of every answer.
 #[derive(Debug, Deserialize)]
 #[serde(bound = "T: Deserialize<'de>")]
 pub(super) struct Reply<T> {
     pub(super) data: Option<T>,
     pub(super) auth: Option<Auth>,
-    #[serde(default)]
+    /// Empty without a lease, never absent: by it an answer of Vault's is told from anybody else's.
     pub(super) lease_id: String,
     /// Seconds.
     #[serde(default)]
@@ -222,7 +222,7 @@ impl<T> Default for Reply<T> {
     }
 }
 
-/// A token, as logins, creations and renewals answer it.
+/// A token, as logins, creations and renewals answer it. Vault leaves out what is empty.
 #[derive(Debug, Deserialize)]
 pub(super) struct Auth {
     /// Empty when a token was renewed by its accessor.
@@ -278,3 +278,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests;

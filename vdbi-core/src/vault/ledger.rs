@@ -97,3 +97,6 @@ fn error(error: SourceError) -> LedgerError {
         SourceError::Gone(text) | SourceError::Unavailable(text) => LedgerError::Unavailable(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

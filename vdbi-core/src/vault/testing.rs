@@ -15,6 +15,9 @@ use super::{Login, Settings, VaultClient, access::Access};
 /// The token of the scripted session.
 pub(super) const OURS: &str = "s.ours";
 
+/// Long enough for a request over loopback, short enough to wait for.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A server, a client of it and a session that is logged in with the JWT `jwt-1`.
 pub(super) struct Scene {
     pub(super) server: MockServer,
@@ -78,19 +81,23 @@ impl Scene {
 }
 
 pub(super) fn client(address: &str) -> VaultClient {
-    VaultClient::new(&Settings {
-        address: address.to_owned(),
-        namespace: None,
-        ca_file: None,
-        request_timeout: Duration::from_secs(10),
-    })
-    .unwrap()
+    client_within(address, Duration::from_secs(10))
+}
+
+/// A client that waits no longer than [`REQUEST_TIMEOUT`].
+pub(super) fn impatient_client(address: &str) -> VaultClient {
+    client_within(address, REQUEST_TIMEOUT)
+}
+
+fn client_within(address: &str, request_timeout: Duration) -> VaultClient {
+    let settings = Settings { address: address.to_owned(), namespace: None, ca_file: None, request_timeout };
+    VaultClient::new(&settings).unwrap()
 }
 
 /// An envelope with a token.
 pub(super) fn auth(token: &str, ttl: u64) -> Value {
     json!({ "lease_id": "", "lease_duration": 0, "renewable": false, "data": null, "warnings": null, "auth": {
-        "client_token": token, "accessor": format!("accessor-of-{token}"), "lease_duration": ttl, "renewable": true,
+        "client_token": token, "accessor": format!("accessor-of-{}", token.trim_start_matches("s.")), "lease_duration": ttl, "renewable": true,
         "orphan": true, "token_type": "service", "policies": ["app"] } })
 }
 

@@ -11,6 +11,8 @@ const SYMPTOMS: [&str; 5] =
 /// the first word on that looks like one is left out; the symptom and the SQLSTATE, which follow it, are added again.
 pub(in crate::vault) fn excerpt(texts: &[String]) -> String {
     let text = texts.join(" ");
+    // The form of Vault's lists of errors, which mostly have one.
+    let text = text.strip_prefix("1 error occurred:\n\t* ").unwrap_or(&text);
     let mut kept = String::new();
     for word in text.split_whitespace() {
         if is_suspicious(word) || kept.len() + word.len() > LIMIT {
@@ -23,7 +25,7 @@ pub(in crate::vault) fn excerpt(texts: &[String]) -> String {
         kept.push_str(word);
     }
     let symptom = SYMPTOMS.into_iter().find(|symptom| text.contains(symptom));
-    for addition in symptom.map(str::to_owned).into_iter().chain(sqlstate(&text)) {
+    for addition in symptom.map(str::to_owned).into_iter().chain(sqlstate(text)) {
         if !kept.contains(&addition) {
             kept.push(' ');
             kept.push_str(&addition);
@@ -73,7 +75,7 @@ mod tests {
             ),
             (
                 "1 error occurred:\n\t* ERROR: permission denied to create role (SQLSTATE 42501)\n\n",
-                "1 error occurred: * ERROR: permission denied to create role (SQLSTATE 42501)",
+                "ERROR: permission denied to create role (SQLSTATE 42501)",
             ),
             ("ERROR: role \"v-hunter2\" does not exist (SQLSTATE 42704)", "ERROR: role .. SQLSTATE 42704"),
             ("token hvs.hunter2 is bad", "token .."),

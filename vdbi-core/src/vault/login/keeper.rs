@@ -34,28 +34,33 @@ impl Keeper {
 
     pub(super) async fn run(mut self) {
         loop {
-            let wake = match self.tend().await {
-                Ok(due) => {
-                    if self.reported.take().is_some() {
-                        info!("the session at Vault is in order again");
-                    }
-                    self.backoff = FIRST_BACKOFF;
-                    due.unwrap_or_else(|| Instant::now() + RARELY)
-                }
-                Err(error) => {
-                    self.login.note_failure(&error);
-                    self.report(error);
-                    let pause = self.pause();
-                    // The end of the token is noticed when it comes.
-                    let expires = self.login.live().and_then(|session| session.expires);
-                    expires.map_or(Instant::now() + pause, |expires| expires.min(Instant::now() + pause))
-                }
-            };
+            let wake = self.step().await;
             let mut status = self.login.status();
             tokio::select! {
                 () = sleep_until(wake) => {}
-                // Somebody else logged in, in the place of a token that was gone.
+                // Somebody else logged in, or found the token gone.
                 _ = status.changed() => {}
+            }
+        }
+    }
+
+    /// Does what is due now, and says when to look again.
+    pub(super) async fn step(&mut self) -> Instant {
+        match self.tend().await {
+            Ok(due) => {
+                if self.reported.take().is_some() {
+                    info!("the session at Vault is in order again");
+                }
+                self.backoff = FIRST_BACKOFF;
+                due.unwrap_or_else(|| Instant::now() + RARELY)
+            }
+            Err(error) => {
+                self.login.note_failure(&error);
+                self.report(&error);
+                let again = Instant::now() + self.pause();
+                // The end of the token is noticed when it comes.
+                let expires = self.login.live().and_then(|session| session.expires);
+                expires.map_or(again, |expires| expires.min(again))
             }
         }
     }
@@ -74,7 +79,7 @@ impl Keeper {
                 // Its maximum is near: replace it while it is valid.
                 Ok(None) | Err(SourceError::Gone(_)) => {}
                 Err(error @ SourceError::Unavailable(_)) => return Err(error),
-                Err(error) => self.report_unrenewable(error),
+                Err(error) => self.report_unrenewable(&error),
             }
         }
         let next = self.login.log_in(Some(&session)).await?;
@@ -101,7 +106,7 @@ impl Keeper {
         Ok(Some(due))
     }
 
-    fn report(&mut self, error: SourceError) {
+    fn report(&mut self, error: &SourceError) {
         let text = error.to_string();
         if self.reported.as_ref() != Some(&text) {
             warn!(error = text, "cannot keep the session at Vault, trying again: {text}");
@@ -109,7 +114,7 @@ impl Keeper {
         }
     }
 
-    fn report_unrenewable(&mut self, error: SourceError) {
+    fn report_unrenewable(&mut self, error: &SourceError) {
         let text = error.to_string();
         if self.unrenewable.as_ref() != Some(&text) {
             warn!(error = text, "logging in again instead of renewing the session at Vault: {text}");

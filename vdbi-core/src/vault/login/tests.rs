@@ -4,11 +4,11 @@ use futures::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 use wiremock::{
-    Mock, Request,
+    Mock, Request, ResponseTemplate,
     matchers::{method, path},
 };
 
-use super::*;
+use super::{keeper::Keeper, *};
 use crate::vault::{
     endpoint::RevokeAccessor,
     testing::{ManualTime, OURS, Scene, auth, ok, refused, script},
@@ -27,13 +27,6 @@ async fn numbered_logins(scene: &Scene, ttl: u64) -> tokio::sync::mpsc::Unbounde
         script(move |_| ok(auth(&format!("s.{}", logins.fetch_add(1, Ordering::SeqCst) + 1), ttl)));
     Mock::given(method("POST")).and(path(LOGIN)).respond_with(answer).mount(&scene.server).await;
     seen
-}
-
-async fn keep(scene: &Scene) -> (JoinSet<()>, CancellationToken) {
-    let (mut tasks, shutdown) = (JoinSet::new(), CancellationToken::new());
-    let (login, token) = (scene.access.login.clone(), shutdown.clone());
-    tasks.spawn(async move { login.keep_alive(token).await });
-    (tasks, shutdown)
 }
 
 #[tokio::test]
@@ -108,7 +101,7 @@ async fn a_dead_token_is_replaced_once_and_the_request_repeated() {
     scene
         .expect_with("s.1", "POST", "auth/token/revoke-accessor", None, refused(403, &["permission denied"]))
         .await;
-    scene.expect_with("s.2", "POST", "auth/token/revoke-accessor", None, ok(json!({}))).await;
+    scene.expect_with("s.2", "POST", "auth/token/revoke-accessor", None, ResponseTemplate::new(204)).await;
     scene.access.call(&RevokeAccessor { accessor: "x" }).await.unwrap();
 }
 
@@ -157,28 +150,22 @@ async fn a_session_is_renewed_after_two_thirds_of_its_life() {
     let mut logins = numbered_logins(&scene, 60).await;
     let (answer, mut renewals) = script(|_| ok(auth("s.1", 60)));
     Mock::given(path("/v1/auth/token/renew-self")).respond_with(answer).mount(&scene.server).await;
-    let (mut tasks, shutdown) = keep(&scene).await;
+    let (mut tasks, shutdown) = (JoinSet::new(), CancellationToken::new());
+    let (login, token) = (scene.access.login.clone(), shutdown.clone());
+    tasks.spawn(async move { login.keep_alive(token).await });
     logins.recv().await.unwrap();
-    scene
-        .access
-        .login
-        .status()
-        .wait_for(|status| matches!(status, LoginStatus::LoggedIn { .. }))
-        .await
-        .unwrap();
     for _ in 0..3 {
+        until_nothing_is_due(&scene.access.login).await;
         time.advance(Duration::from_secs(41)).await;
-        let request = renewals.recv().await.unwrap();
-        assert_eq!(request.headers["x-vault-token"], "s.1");
-        settle(&scene.access.login).await;
+        assert_eq!(renewals.recv().await.unwrap().headers["x-vault-token"], "s.1");
     }
     assert!(logins.try_recv().is_err());
     shutdown.cancel();
     tasks.join_next().await.unwrap().unwrap();
 }
 
-/// Until the renewal that the server has answered has been taken note of.
-async fn settle(login: &Login) {
+/// The server has answered; until that has been taken note of.
+async fn until_nothing_is_due(login: &Login) {
     while login.live().and_then(|session| session.due).is_none_or(|due| due <= Instant::now()) {
         tokio::task::yield_now().await;
     }
@@ -188,17 +175,28 @@ async fn settle(login: &Login) {
 async fn a_session_at_its_maximum_is_replaced_and_the_old_token_revoked() {
     let scene = Scene::bare().await;
     let time = ManualTime::start();
-    let mut logins = numbered_logins(&scene, 60).await;
-    let clipped = ok(auth("s.1", 20));
-    Mock::given(path("/v1/auth/token/renew-self")).respond_with(clipped).mount(&scene.server).await;
-    let (answer, mut revoked) = script(|_| wiremock::ResponseTemplate::new(204));
-    Mock::given(path("/v1/auth/token/revoke-self")).respond_with(answer).mount(&scene.server).await;
-    let _running = keep(&scene).await;
-    logins.recv().await.unwrap();
-    settle(&scene.access.login).await;
+    numbered_logins(&scene, 60).await;
+    let mut keeper = Keeper::new(scene.access.login.clone());
+    keeper.step().await;
     time.advance(Duration::from_secs(41)).await;
-    logins.recv().await.unwrap();
-    assert_eq!(revoked.recv().await.unwrap().headers["x-vault-token"], "s.1");
+    scene.expect_with("s.1", "POST", "auth/token/renew-self", None, ok(auth("s.1", 20))).await;
+    scene.expect_with("s.1", "POST", "auth/token/revoke-self", None, ResponseTemplate::new(204)).await;
+    let wake = keeper.step().await;
+    assert_eq!(wake - Instant::now(), Duration::from_secs(40));
+    assert_eq!(scene.access.login.token().await.unwrap().expose(), "s.2");
+}
+
+#[tokio::test]
+async fn a_session_that_may_not_be_renewed_is_replaced() {
+    let scene = Scene::bare().await;
+    let time = ManualTime::start();
+    numbered_logins(&scene, 60).await;
+    let mut keeper = Keeper::new(scene.access.login.clone());
+    keeper.step().await;
+    time.advance(Duration::from_secs(41)).await;
+    let denied = refused(403, &["1 error occurred:\n\t* permission denied\n\n"]);
+    scene.expect_with("s.1", "POST", "auth/token/renew-self", None, denied).await;
+    keeper.step().await;
     assert_eq!(scene.access.login.token().await.unwrap().expose(), "s.2");
 }
 
@@ -206,61 +204,51 @@ async fn a_session_at_its_maximum_is_replaced_and_the_old_token_revoked() {
 async fn a_failing_renewal_logs_out_only_when_the_token_has_expired() {
     let scene = Scene::bare().await;
     let time = ManualTime::start();
-    let sealed = AtomicUsize::new(0);
-    let (answer, mut logins) = script(move |_| match sealed.fetch_add(1, Ordering::SeqCst) {
+    let logins = AtomicUsize::new(0);
+    let (answer, _seen) = script(move |_| match logins.fetch_add(1, Ordering::SeqCst) {
         0 => ok(auth("s.1", 60)),
         _ => refused(503, &["Vault is sealed"]),
     });
     Mock::given(path(LOGIN)).respond_with(answer).mount(&scene.server).await;
-    let (answer, mut renewals) = script(|_| refused(503, &["Vault is sealed"]));
-    Mock::given(path("/v1/auth/token/renew-self")).respond_with(answer).mount(&scene.server).await;
-    let mut status = scene.access.login.status();
-    let _running = keep(&scene).await;
-    logins.recv().await.unwrap();
-    status.wait_for(|status| matches!(status, LoginStatus::LoggedIn { .. })).await.unwrap();
-    settle(&scene.access.login).await;
+    let sealed = refused(503, &["Vault is sealed"]);
+    Mock::given(path("/v1/auth/token/renew-self")).respond_with(sealed).mount(&scene.server).await;
+    let status = scene.access.login.status();
+    let mut keeper = Keeper::new(scene.access.login.clone());
+    keeper.step().await;
+    let end = Instant::now() + Duration::from_secs(60);
     time.advance(Duration::from_secs(41)).await;
-    renewals.recv().await.unwrap();
-    assert!(matches!(&*status.borrow(), LoginStatus::LoggedIn { .. }));
-    // The next look is after the pause, or when the token ends.
-    while !matches!(&*status.borrow(), LoginStatus::LoggedOut { .. }) {
-        time.advance(Duration::from_secs(1)).await;
-        tokio::task::yield_now().await;
+    let mut wake = keeper.step().await;
+    while wake < end {
+        assert!(matches!(&*status.borrow(), LoginStatus::LoggedIn { .. }));
+        time.advance(wake - Instant::now()).await;
+        wake = keeper.step().await;
     }
+    assert_eq!(wake, end, "the end of the token is noticed at once");
+    time.advance(wake - Instant::now()).await;
+    keeper.step().await;
     let reason = "Vault is sealed: unseal it".to_owned();
     assert_eq!(*status.borrow(), LoginStatus::LoggedOut { reason });
 }
 
 #[tokio::test]
-async fn a_failed_login_is_tried_again_for_ever() {
+async fn a_failed_login_is_tried_again_after_1_to_30_seconds_and_a_bit() {
     let scene = Scene::bare().await;
     let time = ManualTime::start();
-    let attempts = AtomicUsize::new(0);
-    let (answer, mut logins) = script(move |_| match attempts.fetch_add(1, Ordering::SeqCst) {
-        0..8 => refused(403, &["permission denied"]),
-        _ => ok(auth("s.1", 60)),
-    });
-    Mock::given(path(LOGIN)).respond_with(answer).mount(&scene.server).await;
-    let mut status = scene.access.login.status();
-    let _running = keep(&scene).await;
-    let began = Instant::now();
-    while logins.try_recv().is_err() || !matches!(&*status.borrow_and_update(), LoginStatus::LoggedIn { .. })
-    {
-        time.advance(Duration::from_millis(500)).await;
-        tokio::task::yield_now().await;
-        if matches!(&*status.borrow(), LoginStatus::LoggedIn { .. }) {
-            break;
-        }
+    Mock::given(path(LOGIN)).respond_with(refused(403, &["permission denied"])).mount(&scene.server).await;
+    let mut keeper = Keeper::new(scene.access.login.clone());
+    for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+        let pause = keeper.step().await - Instant::now();
+        assert!((seconds..seconds * 1.25).contains(&pause.as_secs_f64()), "{seconds} {pause:?}");
+        time.advance(pause).await;
     }
-    // 1 + 2 + 4 + 8 + 16 + 30 + 30 + 30 seconds, and up to a quarter more.
-    assert!(began.elapsed() > Duration::from_secs(91), "{:?}", began.elapsed());
+    assert_eq!(scene.count("auth/kubernetes/login").await, 7);
 }
 
 #[tokio::test]
 async fn the_end_of_a_session_revokes_its_token() {
     let scene = Scene::new().await;
     scene.access.login.token().await.unwrap();
-    scene.expect("POST", "auth/token/revoke-self", None, wiremock::ResponseTemplate::new(204)).await;
+    scene.expect("POST", "auth/token/revoke-self", None, ResponseTemplate::new(204)).await;
     scene.access.login.end().await;
     assert!(matches!(&*scene.access.login.status().borrow(), LoginStatus::LoggedOut { .. }));
     scene.access.login.end().await;

@@ -1,0 +1,46 @@
+//! The references in `docs/` say what the code does. No server is needed.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use vdbi_core::metrics::{Definition, Kind};
+
+/// Every component's metrics.
+const METRICS: [&[Definition]; 4] = [
+    vdbi_webhook::metrics::ALL,
+    vdbi_lifecycle::renewer::metrics::ALL,
+    vdbi_lifecycle::revoker::metrics::ALL,
+    vdbi_lifecycle::election::metrics::ALL,
+];
+
+#[test]
+fn the_metric_reference_lists_every_metric_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let page = fs::read_to_string(path).unwrap();
+    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| `vdbi_")).collect();
+    let rows: Vec<String> = METRICS.into_iter().flatten().map(row).collect();
+
+    let expected: BTreeSet<&str> = rows.iter().map(String::as_str).collect();
+    assert_eq!(expected.len(), rows.len(), "a metric is defined twice");
+    let found: BTreeSet<&str> = listed.iter().copied().collect();
+    assert_eq!(found.len(), listed.len(), "a metric is listed twice");
+    let missing: Vec<_> = expected.difference(&found).copied().collect();
+    let surplus: Vec<_> = found.difference(&expected).copied().collect();
+    assert!(
+        missing.is_empty() && surplus.is_empty(),
+        "add to docs/metrics.md:\n{}\nremove from it:\n{}",
+        missing.join("\n"),
+        surplus.join("\n")
+    );
+}
+
+fn row(definition: &Definition) -> String {
+    let kind = match definition.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let labels: Vec<String> = definition.labels.iter().map(|label| format!("`{label}`")).collect();
+    let cells =
+        [format!("`{}`", definition.name), kind.to_owned(), labels.join(", "), definition.help.to_owned()];
+    format!("| {} |", cells.join(" | "))
+}

@@ -1,0 +1,232 @@
+//! Does what the machine says: requests, timers, the work.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
+use metrics::Gauge;
+use rand::RngCore;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use vdbi_core::{
+    clock::Clock,
+    leadership::{LeadershipError, Status, Term, TermControl, WorkError},
+};
+
+use super::{
+    LeaseElection, Settings,
+    api::LeaseApi,
+    metrics::Metrics,
+    overrun::Overrun,
+    record::Write,
+    state::{Action, Cause, Event, Machine, Reason, WatchEnd},
+};
+
+/// The longest sleep while there is work: timers stand still during a suspension, the clock of the election does not.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One run of an election. Dropping it ends the term, the work, the watch and the thread, and releases nothing.
+pub(super) struct Driver {
+    api: LeaseApi,
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    status: watch::Sender<Status>,
+    overrun: Overrun,
+    machine: Machine,
+    request: Option<BoxFuture<'static, Event>>,
+    watch: Option<BoxStream<'static, Event>>,
+    /// At most one task.
+    work: JoinSet<Result<(), WorkError>>,
+    leading: Option<Leading>,
+}
+
+/// While it exists, this replica leads.
+struct Leading {
+    control: TermControl,
+    gauge: Gauge,
+    status: watch::Sender<Status>,
+}
+
+impl Driver {
+    pub(super) fn new(election: LeaseElection) -> Result<Self, LeadershipError> {
+        let LeaseElection { client, settings, clock, metrics, status, overrun } = election;
+        let overrun = Overrun::start(clock.clone(), overrun).map_err(|error| {
+            LeadershipError::Misconfigured(format!("the thread that guards the term did not start: {error}"))
+        })?;
+        Ok(Self {
+            api: LeaseApi::new(client, &settings),
+            machine: Machine::new(settings.clone(), rand::rng().next_u64()),
+            settings,
+            clock,
+            metrics,
+            status,
+            overrun,
+            request: None,
+            watch: None,
+            work: JoinSet::new(),
+            leading: None,
+        })
+    }
+
+    pub(super) async fn run<W, F>(
+        mut self,
+        mut work: W,
+        shutdown: CancellationToken,
+    ) -> Result<(), LeadershipError>
+    where
+        W: FnMut(Term) -> F + Send,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static,
+    {
+        let mut event = Event::Tick;
+        let mut told = false;
+        loop {
+            for action in self.machine.step(self.clock.now(), event) {
+                if let Action::Stop(result) = action {
+                    return result.map_err(LeadershipError::DrainTimeout);
+                }
+                self.perform(action, &mut work);
+            }
+            self.publish();
+            event = self.next(&shutdown, told).await;
+            told |= matches!(event, Event::Shutdown);
+        }
+    }
+
+    async fn next(&mut self, shutdown: &CancellationToken, told: bool) -> Event {
+        let wait = self.machine.wake_at().map(|at| {
+            let wait = at.saturating_sub(self.clock.now());
+            if self.work.is_empty() { wait } else { wait.min(LOOK) }
+        });
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled(), if !told => Event::Shutdown,
+            Some(ended) = self.work.join_next() => {
+                self.overrun.disarm();
+                self.log_end(ended);
+                Event::WorkEnded
+            }
+            event = answer(&mut self.request) => event,
+            event = following(&mut self.watch) => event,
+            () = idle(wait) => Event::Tick,
+        }
+    }
+
+    fn perform<W, F>(&mut self, action: Action, work: &mut W)
+    where
+        W: FnMut(Term) -> F,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static,
+    {
+        match action {
+            Action::Get { id, timeout } => {
+                let api = self.api.clone();
+                self.request = Some(async move { Event::Read(id, api.get(timeout).await) }.boxed());
+            }
+            Action::Write { id, write, timeout } => {
+                if self.work.is_empty() && !matches!(write, Write::Release(_)) {
+                    self.metrics.attempts.increment(1);
+                }
+                let object = write.object(&self.settings, Timestamp::now());
+                let api = self.api.clone();
+                let request = async move { Event::Written(id, api.write(&write, &object, timeout).await) };
+                self.request = Some(request.boxed());
+            }
+            Action::Watch(version) => self.watch = Some(self.api.watch(&version)),
+            Action::Start { cause, fence, sent } => self.start(cause, fence, sent, work),
+            Action::Extend { sent } => {
+                if let Some(leading) = &self.leading {
+                    leading.control.extend(sent + self.settings.hard_deadline);
+                }
+                if !self.work.is_empty() {
+                    self.overrun.arm(sent + self.settings.abort_after);
+                }
+            }
+            Action::End(reason) => self.end(reason),
+            Action::Drop => self.work.abort_all(),
+            Action::Stop(_) => {}
+        }
+    }
+
+    fn start<W, F>(&mut self, cause: Cause, fence: String, sent: Duration, work: &mut W)
+    where
+        W: FnMut(Term) -> F,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static,
+    {
+        let Settings { lease_name, identity, hard_deadline, abort_after, .. } = &*self.settings;
+        tracing::info!(lease = lease_name, %identity, cause = cause.as_str(), fence, "leadership gained");
+        self.metrics.acquired(cause);
+        self.metrics.is_leader.set(1.0);
+        let (term, control) =
+            Term::new(lease_name, identity.as_str(), fence, self.clock.clone(), sent + *hard_deadline);
+        let (gauge, status) = (self.metrics.is_leader.clone(), self.status.clone());
+        self.leading = Some(Leading { control, gauge, status });
+        self.overrun.arm(sent + *abort_after);
+        self.work.spawn(work(term));
+    }
+
+    fn end(&mut self, reason: Reason) {
+        let Settings { lease_name, identity, .. } = &*self.settings;
+        tracing::info!(lease = lease_name, %identity, reason = reason.as_str(), "leadership lost");
+        self.metrics.lost(reason);
+        self.leading = None;
+    }
+
+    fn log_end(&self, ended: Result<Result<(), WorkError>, JoinError>) {
+        let lease = &self.settings.lease_name;
+        match ended {
+            Ok(Ok(())) if self.leading.is_none() => {}
+            Ok(Ok(())) => tracing::warn!(%lease, "the work returned although its term was not over"),
+            Ok(Err(error)) => tracing::error!(%lease, %error, "the work failed"),
+            Err(error) if error.is_panic() => tracing::error!(%lease, %error, "the work panicked"),
+            Err(_) => tracing::warn!(%lease, "the work did not return after its term and was dropped"),
+        }
+    }
+
+    fn publish(&self) {
+        let (leading, holder) = (self.machine.leads(), self.machine.holder());
+        self.status.send_if_modified(|status| {
+            let new = Status {
+                initialized: holder.is_some(),
+                leading,
+                holder: holder.unwrap_or_default().to_owned(),
+            };
+            let changed = *status != new;
+            *status = new;
+            changed
+        });
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.gauge.set(0.0);
+        self.status.send_modify(|status| status.leading = false);
+    }
+}
+
+async fn answer(request: &mut Option<BoxFuture<'static, Event>>) -> Event {
+    let Some(exchange) = request else { return pending().await };
+    let event = exchange.await;
+    *request = None;
+    event
+}
+
+async fn following(watch: &mut Option<BoxStream<'static, Event>>) -> Event {
+    let Some(events) = watch else { return pending().await };
+    let event = events.next().await.unwrap_or(Event::WatchEnded(WatchEnd::Expired));
+    if matches!(event, Event::WatchEnded(_)) {
+        *watch = None;
+    }
+    event
+}
+
+async fn idle(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => sleep(wait).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,407 @@
+//! The election as a state machine without I/O: events in, actions out, time and chance given.
+//!
+//! # Safety
+//!
+//! A term counts from the moment its last acknowledged write was *sent*, and ends after the hard deadline. Whoever takes
+//! the lease over has watched one resourceVersion stand for the whole lease duration, and its write succeeds only if it
+//! still stands. So the write that the leader counts from came before the taker began to count, whatever the network
+//! delays and whatever the wall clocks say; only clocks that run at rates more than `lease_duration / hard_deadline` apart
+//! could make two terms overlap.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{
+    Settings,
+    record::{Record, Write},
+};
+
+mod answers;
+mod message;
+mod observed;
+
+pub(crate) use message::{Action, Cause, Event, Failure, Reason, WatchEnd};
+use observed::{Observed, Seen};
+
+/// Releases that meet a conflict are tried again so many times.
+const RELEASES: u32 = 3;
+
+/// A term that lasted so many lease durations proves that all is well: the next loss waits shortly again.
+const SETTLED: u32 = 4;
+
+#[derive(Debug)]
+enum State {
+    Init,
+    Standby,
+    Acquiring(Cause),
+    Leading(Tenure),
+    Draining(Tenure, Reason, Draining),
+    /// The tries so far.
+    Releasing(u32),
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tenure {
+    since: Duration,
+    /// When the last acknowledged write was sent.
+    sent: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Draining {
+    /// When the term ended.
+    since: Duration,
+    work: bool,
+    dropped: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    id: u64,
+    sent: Duration,
+}
+
+/// One replica's view of one election.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    settings: Arc<Settings>,
+    random: StdRng,
+    state: State,
+    observed: Observed,
+    /// The request under way.
+    pending: Option<Pending>,
+    last_id: u64,
+    /// When the next request of the kind that the state calls for is due.
+    request_at: Option<Duration>,
+    /// When to take the lease, unless something changes.
+    take_at: Option<Duration>,
+    /// When to compete again after a loss or a failure.
+    compete_at: Duration,
+    backoff: Duration,
+    /// Since when there is a watch.
+    watch: Option<Duration>,
+    watch_at: Duration,
+    shutdown: Option<Duration>,
+}
+
+impl Machine {
+    pub(crate) fn new(settings: Arc<Settings>, seed: u64) -> Self {
+        Self {
+            settings,
+            random: StdRng::seed_from_u64(seed),
+            state: State::Init,
+            observed: Observed::default(),
+            pending: None,
+            last_id: 0,
+            request_at: Some(Duration::ZERO),
+            take_at: None,
+            compete_at: Duration::ZERO,
+            backoff: Duration::ZERO,
+            watch: None,
+            watch_at: Duration::ZERO,
+            shutdown: None,
+        }
+    }
+
+    /// Who holds the lease, as last seen; `None` before anything was seen.
+    pub(crate) fn holder(&self) -> Option<&str> {
+        match &self.observed.seen {
+            Seen::Nothing => None,
+            Seen::Missing { .. } => Some(""),
+            Seen::Present { record, .. } => Some(record.holder()),
+        }
+    }
+
+    /// Whether the term stands.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self.state, State::Leading(_))
+    }
+
+    /// When to call [`step`](Self::step) with a tick, unless something happens before.
+    pub(crate) fn wake_at(&self) -> Option<Duration> {
+        let request = self.request_at.filter(|_| self.pending.is_none());
+        let take = self.take_at.filter(|_| self.pending.is_none());
+        match &self.state {
+            State::Init => request,
+            State::Standby => [request, take].into_iter().flatten().min(),
+            State::Acquiring(_) | State::Releasing(_) | State::Stopped => None,
+            State::Leading(tenure) => request.into_iter().chain([self.deadline(tenure)]).min(),
+            State::Draining(tenure, reason, draining) => {
+                if !draining.work {
+                    return Some(self.deadline(tenure));
+                }
+                let renewal = request.filter(|_| *reason == Reason::Shutdown);
+                let drop = (!draining.dropped).then(|| self.drop_at(tenure, *reason, draining));
+                let give_up = self.shutdown.map(|since| since + self.settings.drain_timeout);
+                [renewal, drop, give_up].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Takes note of one event, and says what to do. The time never goes back from call to call.
+    pub(crate) fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        // Before anything else: an answer that comes too late must not save a term that is over.
+        if let State::Leading(tenure) = &self.state
+            && now >= self.deadline(tenure)
+        {
+            self.end(now, Reason::Deadline, &mut actions);
+        }
+        match event {
+            Event::Tick => {}
+            Event::Read(id, result) => {
+                if let Some(pending) = self.answered(id) {
+                    self.read(now, pending, result, &mut actions);
+                }
+            }
+            Event::Written(id, result) => {
+                if let Some(pending) = self.answered(id) {
+                    self.written(now, pending, result, &mut actions);
+                }
+            }
+            Event::Changed(record) => {
+                if self.observed.change(now, record) {
+                    self.changed(now, &mut actions);
+                }
+            }
+            Event::Deleted(record) => {
+                if self.observed.delete(now, record) {
+                    self.changed(now, &mut actions);
+                }
+            }
+            Event::WatchEnded(end) => self.watch_ended(now, end),
+            Event::WorkEnded => self.work_ended(now, &mut actions),
+            Event::Shutdown => self.shut_down(now, &mut actions),
+        }
+        self.due(now, &mut actions);
+        actions
+    }
+
+    fn answered(&mut self, id: u64) -> Option<Pending> {
+        self.pending.take_if(|pending| pending.id == id)
+    }
+
+    fn end(&mut self, now: Duration, reason: Reason, actions: &mut Vec<Action>) {
+        let State::Leading(tenure) = &self.state else { return };
+        let tenure = *tenure;
+        if now.saturating_sub(tenure.since) >= self.settings.lease_duration * SETTLED {
+            self.backoff = Duration::ZERO;
+        }
+        self.state = State::Draining(tenure, reason, Draining { since: now, work: true, dropped: false });
+        if reason != Reason::Shutdown {
+            self.pending = None;
+            self.request_at = None;
+        }
+        actions.push(Action::End(reason));
+    }
+
+    fn work_ended(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.leads() {
+            self.end(now, Reason::WorkFailed, actions);
+        }
+        if let State::Draining(_, _, draining) = &mut self.state {
+            draining.work = false;
+        }
+    }
+
+    fn shut_down(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.shutdown.get_or_insert(now);
+        self.end(now, Reason::Shutdown, actions);
+    }
+
+    fn watch_ended(&mut self, now: Duration, end: WatchEnd) {
+        let lasted = self.watch.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let poll = self.poll();
+        let read_in = match end {
+            // At once, but never in a tight loop.
+            WatchEnd::Expired if lasted >= self.settings.retry => Duration::ZERO,
+            WatchEnd::Expired | WatchEnd::Failed => poll,
+            WatchEnd::Forbidden => {
+                self.watch_at = now + self.settings.lease_duration * 20;
+                poll
+            }
+        };
+        // A leader reads nothing: its next renewal gives the version to watch from.
+        if matches!(self.state, State::Standby) {
+            self.request_at = Some(now + read_in);
+        }
+        self.watch_at = self.watch_at.max(now + read_in);
+    }
+
+    /// Starts what is due by now.
+    fn due(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let idle = self.pending.is_none();
+        let requested = idle && self.request_at.is_some_and(|at| at <= now);
+        match &self.state {
+            State::Init | State::Standby if self.shutdown.is_some() => self.stop(Ok(()), actions),
+            State::Init if requested => self.get(now, actions),
+            State::Standby if idle && self.take_at.is_some_and(|at| at <= now) => self.take(now, actions),
+            State::Standby if requested => self.get(now, actions),
+            State::Leading(_) if requested => self.renew(now, actions),
+            State::Draining(tenure, reason, draining) => {
+                let (tenure, reason, draining) = (*tenure, *reason, *draining);
+                let stands = now < self.deadline(&tenure);
+                if !draining.work {
+                    return self.drained(now, reason, stands, actions);
+                }
+                if self.shutdown.is_some_and(|since| now >= since + self.settings.drain_timeout) {
+                    actions.push(Action::Drop);
+                    return self.stop(Err(self.settings.drain_timeout), actions);
+                }
+                if !draining.dropped && now >= self.drop_at(&tenure, reason, &draining) {
+                    actions.push(Action::Drop);
+                    if let State::Draining(_, _, draining) = &mut self.state {
+                        draining.dropped = true;
+                    }
+                }
+                if reason == Reason::Shutdown && requested && stands {
+                    self.renew(now, actions);
+                } else if requested {
+                    self.request_at = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The work is over. What is still ours is handed on.
+    fn drained(&mut self, now: Duration, reason: Reason, stands: bool, actions: &mut Vec<Action>) {
+        match reason {
+            Reason::Shutdown | Reason::WorkFailed if stands => {
+                // The answer of a renewal under way tells the version to release.
+                if self.pending.is_none() {
+                    self.release(now, 1, actions);
+                }
+            }
+            _ => self.released(now, actions),
+        }
+    }
+
+    fn release(&mut self, now: Duration, tries: u32, actions: &mut Vec<Action>) {
+        let Seen::Present { record, .. } = &self.observed.seen else {
+            return self.released(now, actions);
+        };
+        let write = Write::Release(record.clone());
+        self.state = State::Releasing(tries);
+        self.write(now, write, self.settings.request_timeout, actions);
+    }
+
+    /// Nothing is held any more.
+    fn released(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.pending = None;
+        if self.shutdown.is_some() {
+            return self.stop(Ok(()), actions);
+        }
+        self.backoff = (self.backoff * 2).clamp(Duration::from_secs(1), Duration::from_secs(30));
+        self.compete_at = now + self.backoff;
+        self.stand_by(now);
+        // What was seen while working may be old.
+        self.get(now, actions);
+    }
+
+    fn stop(&mut self, result: Result<(), Duration>, actions: &mut Vec<Action>) {
+        self.state = State::Stopped;
+        self.pending = None;
+        actions.push(Action::Stop(result));
+    }
+
+    fn stand_by(&mut self, now: Duration) {
+        self.state = State::Standby;
+        self.request_at = self.watch.is_none().then(|| now + self.poll());
+        self.plan(now);
+    }
+
+    /// When to take the lease, by what is known now.
+    fn plan(&mut self, now: Duration) {
+        let Some((free_at, _, alone)) = self.observed.free(&self.settings) else {
+            self.take_at = None;
+            return;
+        };
+        let jitter = if alone { Duration::ZERO } else { self.between(0.0, 0.1) };
+        self.take_at = Some(free_at.max(self.compete_at).max(now) + jitter);
+    }
+
+    fn take(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.take_at = None;
+        let Some((_, cause, _)) = self.observed.free(&self.settings) else { return };
+        let write = match &self.observed.seen {
+            Seen::Present { record, .. } => Write::Take(record.clone()),
+            Seen::Nothing | Seen::Missing { .. } => Write::Create(None),
+        };
+        self.state = State::Acquiring(cause);
+        self.write(now, write, self.settings.request_timeout, actions);
+    }
+
+    fn renew(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let write = match &self.observed.seen {
+            Seen::Present { record, .. } => Write::Renew(record.clone()),
+            Seen::Missing { last, .. } => Write::Create(last.clone()),
+            Seen::Nothing => Write::Create(None),
+        };
+        self.write(now, write, self.timeout(now), actions);
+    }
+
+    fn get(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let (id, timeout) = (self.next_id(), self.timeout(now));
+        self.pending = Some(Pending { id, sent: now });
+        self.request_at = None;
+        actions.push(Action::Get { id, timeout });
+    }
+
+    fn write(&mut self, now: Duration, write: Write, timeout: Duration, actions: &mut Vec<Action>) {
+        let id = self.next_id();
+        self.pending = Some(Pending { id, sent: now });
+        self.request_at = None;
+        actions.push(Action::Write { id, write, timeout });
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// No request outlives the term that it is for.
+    fn timeout(&self, now: Duration) -> Duration {
+        let limit = self.settings.request_timeout;
+        match &self.state {
+            State::Leading(tenure) | State::Draining(tenure, ..) => {
+                limit.min(self.deadline(tenure).saturating_sub(now))
+            }
+            _ => limit,
+        }
+    }
+
+    fn deadline(&self, tenure: &Tenure) -> Duration {
+        tenure.sent + self.settings.hard_deadline
+    }
+
+    /// When work that has not returned is dropped. A shutdown leaves it the term's rest.
+    fn drop_at(&self, tenure: &Tenure, reason: Reason, draining: &Draining) -> Duration {
+        let over = if reason == Reason::Shutdown { self.deadline(tenure) } else { draining.since };
+        over + self.settings.grace()
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        record.holder() == self.settings.identity.as_str()
+    }
+
+    fn retry(&mut self) -> Duration {
+        self.settings.retry.mul_f64(self.random.random_range(0.8..=1.2))
+    }
+
+    fn poll(&mut self) -> Duration {
+        self.between(2.0, 4.4)
+    }
+
+    /// Uniform between so many seconds, at a lease duration of 15 s; in proportion at others.
+    fn between(&mut self, from: f64, to: f64) -> Duration {
+        self.settings.lease_duration.mul_f64(self.random.random_range(from..=to) / 15.0)
+    }
+}
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
