@@ -9,7 +9,7 @@ use serde_json::Value;
 static BUILT: Mutex<Option<HashMap<(String, String), PathBuf>>> = Mutex::new(None);
 
 /// The path of one of the workspace's programs, as it is in the tree now: it is built once per process, so that no test runs a
-/// stale one.
+/// stale one. It is a release build when the caller is one.
 ///
 /// It blocks while cargo builds, which can take minutes the first time.
 ///
@@ -30,10 +30,16 @@ pub fn binary(package: &str, name: &str) -> Result<PathBuf> {
 
 fn build(package: &str, name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // A debug build is of all of them, with the features of the workspace: what one package alone would enable differs, and each
+    // difference would build the dependencies once more.
+    let what = if cfg!(debug_assertions) {
+        vec!["--workspace", "--bins", "--all-features"]
+    } else {
+        vec!["--release", "--package", package, "--bin", name]
+    };
     let output = Command::new(cargo)
-        // All of them in one build, with the features of the workspace: what one package alone would enable differs, and each
-        // difference would build the dependencies once more.
-        .args(["build", "--quiet", "--workspace", "--bins", "--all-features"])
+        .args(["build", "--quiet"])
+        .args(what)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())

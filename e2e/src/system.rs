@@ -52,6 +52,8 @@ impl Default for Release {
 /// A running release; its processes end when it is dropped.
 #[derive(Debug)]
 pub struct System {
+    /// The authority of the webhook's certificate, as PEM.
+    pub ca_pem: String,
     /// The webhook.
     pub injector: Replica,
     /// The renewers.
@@ -69,6 +71,7 @@ impl System {
     /// When a binary does not build or a replica does not become ready; the error carries the end of its log.
     pub async fn start(cluster: &Cluster, access: &DatabaseAccess, release: &Release) -> Result<Self> {
         let authority = Authority::new("webhook authority")?;
+        let ca_pem = authority.pem();
         let certificate = authority.server(&["127.0.0.1"])?;
         let directory = cluster.directory();
         fs::write(directory.join("tls.crt"), &certificate.certificate)?;
@@ -84,8 +87,8 @@ impl System {
         )?;
         let address = injector.admission_address.context("the injector has an admission address")?;
         let url = format!("https://{address}/");
-        cluster.kubernetes().install_webhook(&url, &authority.pem(), LABEL).await?;
-        Ok(Self { injector, renewers, revokers })
+        cluster.kubernetes().install_webhook(&url, &ca_pem, LABEL).await?;
+        Ok(Self { ca_pem, injector, renewers, revokers })
     }
 
     /// Every replica of the release.

@@ -20,7 +20,7 @@ use crate::{ledger::EntryId, pod::ANNOTATION_PREFIX};
 
 mod template;
 
-pub use template::{Template, TemplateError};
+pub use template::{Template, TemplateError, literal};
 
 /// Ids beyond this many in one annotation are not looked at: a pod has a handful of databases, and an annotation of the
 /// largest size could name thousands of entries to keep the revoker busy.

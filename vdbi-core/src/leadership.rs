@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -244,6 +246,9 @@ impl Leadership for AlwaysLeader {
             let (term, control) =
                 Term::new("always", &self.identity, fence.to_string(), clock, Duration::MAX);
             let work = work(term);
+            let work = AssertUnwindSafe(work)
+                .catch_unwind()
+                .map(|outcome| outcome.unwrap_or_else(|_| Err("the work panicked".into())));
             tokio::pin!(work);
             let outcome = tokio::select! {
                 outcome = &mut work => outcome,

@@ -64,7 +64,8 @@ impl Template {
         Ok(Self { text, userinfo: Some(place) })
     }
 
-    /// The connection string with this login.
+    /// The connection string with this login, as the value of a pod's environment variable: in it Kubernetes expands what the
+    /// template's author wrote, and nothing in the login.
     pub fn render(&self, user: &str, password: &Secret) -> Secret {
         let password = password.expose();
         Secret::new(match self.userinfo {
@@ -73,7 +74,7 @@ impl Template {
                 format!("{before}{}:{}@{after}", encode(user), encode(password))
             }
             None if authority(&self.text).is_some() => self.replace(&encode(user), &encode(password)),
-            None => self.replace(user, password),
+            None => self.replace(&literal(user), &literal(password)),
         })
     }
 
@@ -98,6 +99,11 @@ impl Template {
         rendered.push_str(rest);
         rendered
     }
+}
+
+/// A text as the value of a pod's environment variable, where Kubernetes would replace `$(NAME)` and `$$`.
+pub fn literal(text: &str) -> Cow<'_, str> {
+    if text.contains('$') { text.replace('$', "$$").into() } else { text.into() }
 }
 
 fn encode(text: &str) -> Cow<'_, str> {
@@ -153,6 +159,15 @@ mod tests {
         ] {
             assert_eq!(render(template), rendered);
         }
+    }
+
+    #[test]
+    fn kubernetes_expands_what_the_user_wrote_and_nothing_in_the_login() {
+        let render = |template: &str| {
+            Template::parse(template).unwrap().render("u", &Secret::new("a$(HOST)$")).expose().to_owned()
+        };
+        assert_eq!(render("{{user}}:{{password}}@tcp($(HOST))/x"), "u:a$$(HOST)$$@tcp($(HOST))/x");
+        assert_eq!(render("postgresql://$(HOST)/x"), "postgresql://u:a%24%28HOST%29%24@$(HOST)/x");
     }
 
     #[test]

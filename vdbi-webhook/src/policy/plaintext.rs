@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use vdbi_core::{
-    annotation::{self, Delivery, Outcome},
+    annotation::{self, Delivery, Outcome, literal},
     pod::{ANNOTATION_PREFIX, UUID_ANNOTATION},
 };
 
@@ -74,8 +74,9 @@ fn variables(delivery: &Delivery, grant: &Grant) -> Vec<Value> {
     let variable = |name: &String, value: &str| json!({ "name": name, "value": value });
     match delivery {
         Delivery::Classic { user_keys, password_keys } => {
-            let users = user_keys.iter().map(|name| variable(name, &grant.username));
-            let passwords = password_keys.iter().map(|name| variable(name, grant.password.expose()));
+            let (user, password) = (literal(&grant.username), literal(grant.password.expose()));
+            let users = user_keys.iter().map(|name| variable(name, &user));
+            let passwords = password_keys.iter().map(|name| variable(name, &password));
             users.chain(passwords).collect()
         }
         Delivery::Uri { keys, template } => {
@@ -181,7 +182,7 @@ mod tests {
             username: username.into(),
             password: Secret::new(password),
         };
-        vec![grant("v-app", "p-1"), grant("v-reader", "p@2")]
+        vec![grant("v-app", "p$1"), grant("v-reader", "p@2")]
     }
 
     fn mutate(pod: &Value, grants: &[Grant]) -> Value {
@@ -205,7 +206,7 @@ mod tests {
         let ours = [
             ("USER_A", "v-app"),
             ("USER_B", "v-app"),
-            ("PASSWORD", "p-1"),
+            ("PASSWORD", "p$$1"),
             ("REPORTS", "postgresql://v-reader:p%402@db:5432/reports?x=1"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -30,12 +30,7 @@ impl Fixture for Alone {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_always_leads_keeps_what_one_contender_can_show() {
-    work_begins_with_a_term_that_stands(&Alone).await;
-    a_shutdown_ends_the_term_and_the_run(&Alone).await;
-    a_shutdown_waits_for_the_work(&Alone).await;
-    a_shutdown_before_the_start_prevents_the_work(&Alone).await;
-    work_that_returns_begins_again(&Alone).await;
-    work_that_fails_begins_again(&Alone).await;
+    run_alone(&Alone).await;
 }
 
 #[tokio::test(start_paused = true)]
