@@ -22,6 +22,7 @@ use super::{
 use crate::{
     credential::{CredentialRequest, CredentialSource, Issued, Lease, Renewed, SourceError, TokenHandle},
     identity::{IdentityError, PodIdentity},
+    pod::PodRef,
 };
 
 #[cfg(test)]
@@ -101,7 +102,15 @@ impl<I: PodIdentity> VaultSource<I> {
             IdentityError::Denied(text) => SourceError::Misconfigured(text),
             IdentityError::Unavailable(text) => SourceError::Unavailable(text),
         })?;
-        token::log_in_as(&self.access.client, self.auth_path.get()?, role, &jwt).await
+        token::log_in_as(&self.access.client, self.auth_path.get()?, role, &jwt).await.map_err(|error| {
+            match error {
+                SourceError::Denied(text) => {
+                    let PodRef { namespace, service_account, .. } = &request.pod;
+                    SourceError::Denied(format!("service account {namespace}/{service_account}: {text}"))
+                }
+                error => error,
+            }
+        })
     }
 
     /// Whether a credential under this token can be renewed and revoked, and outlives this component's own token.

@@ -1,0 +1,230 @@
+//! The contract suites over the real servers: OpenBao with PostgreSQL as source and ledger, kube-apiserver as identity and
+//! leadership.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use e2e::{Cluster, Component, DatabaseAccess, OpenBao};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use kube::{Api, api::PostParams};
+use serde_json::json;
+use vdbi_core::{
+    credential::{CredentialRequest, Issued},
+    identity::PodIdentity,
+    kubernetes::TokenRequestIdentity,
+    metrics::Registry,
+    pod::PodRef,
+    secret::Secret,
+    testing,
+    vault::{Authentication, Login, Settings, VaultClient, VaultLedger, VaultSource},
+};
+use vdbi_lifecycle::election::{self, BoottimeClock, Identity, LeaseElection};
+
+const AUDIENCE: &str = "vault";
+
+/// A login role with the policies of all three components: a contract suite issues, renews and revokes.
+const EVERYTHING: &str = "everything";
+
+struct World {
+    cluster: Cluster,
+    access: DatabaseAccess,
+}
+
+impl World {
+    async fn start(access: DatabaseAccess) -> Result<Self> {
+        let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
+        cluster.configure_database_access(&access).await?;
+        let role = json!({
+            "bound_service_account_names": access.component_service_account(Component::Injector),
+            "bound_service_account_namespaces": access.system_namespace,
+            "audience": access.audience,
+            "token_policies": Component::ALL.map(|component| access.component_role(component)),
+            "token_period": "10m",
+            "token_no_default_policy": true,
+        });
+        cluster.openbao().root().write(&format!("auth/kubernetes/role/{EVERYTHING}"), &role).await?;
+        Ok(Self { cluster, access })
+    }
+
+    async fn session(&self) -> Result<(VaultClient, Login)> {
+        let client = VaultClient::new(&Settings {
+            address: self.cluster.openbao().url().to_owned(),
+            namespace: None,
+            ca_file: None,
+            request_timeout: Duration::from_secs(10),
+        })?;
+        let token_file = self.cluster.component_token_file(&self.access, Component::Injector).await?;
+        Ok((client.clone(), Login::new(client, "kubernetes", EVERYTHING, token_file)))
+    }
+
+    fn identity(&self) -> TokenRequestIdentity {
+        let audiences = vec![AUDIENCE.to_owned()];
+        TokenRequestIdentity::new(self.cluster.kubernetes().admin(), audiences, Duration::from_secs(600))
+    }
+
+    async fn source(
+        &self,
+        authentication: Authentication<TokenRequestIdentity>,
+    ) -> Result<VaultSource<TokenRequestIdentity>> {
+        let (client, login) = self.session().await?;
+        let period = Duration::from_secs(7200);
+        Ok(VaultSource::new(client, login, "kubernetes", authentication, period, false))
+    }
+
+    fn request(&self, role: &str, service_account: &str) -> CredentialRequest {
+        CredentialRequest {
+            pod: PodRef {
+                namespace: self.access.namespace.clone(),
+                name: Some("web".into()),
+                service_account: service_account.into(),
+                ..PodRef::default()
+            },
+            database: "main".into(),
+            engine: self.access.engine.clone(),
+            role: role.into(),
+        }
+    }
+}
+
+struct Source<'a> {
+    world: &'a World,
+    source: VaultSource<TokenRequestIdentity>,
+}
+
+impl testing::credential_source::Fixture for Source<'_> {
+    type Source = VaultSource<TokenRequestIdentity>;
+
+    fn source(&self) -> &Self::Source {
+        &self.source
+    }
+
+    fn allowed(&self) -> CredentialRequest {
+        self.world.request("app", "app1")
+    }
+
+    fn refused(&self) -> CredentialRequest {
+        self.world.request("app", "stranger")
+    }
+
+    fn unknown_role(&self) -> CredentialRequest {
+        self.world.request("nosuch", "app1")
+    }
+
+    async fn opens_session(&self, issued: &Issued) -> bool {
+        self.world.cluster.postgres().can_login(&issued.username, issued.password.expose()).await.unwrap()
+    }
+
+    async fn users(&self) -> Option<BTreeSet<String>> {
+        Some(self.world.cluster.postgres().roles_like("v-%").await.unwrap().into_iter().collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openbao_keeps_the_contract_of_a_source_in_legacy_mode() -> Result<()> {
+    for token_role in [Some("dbi-pod".to_owned()), None] {
+        let access = DatabaseAccess { create_orphan: token_role.is_none(), ..DatabaseAccess::default() };
+        let world = World::start(access).await?;
+        let source = world.source(Authentication::Legacy { token_role }).await?;
+        testing::credential_source::run(&Source { world: &world, source }).await;
+    }
+    Ok(())
+}
+
+/// Whether the pod may log in is OpenBao's to say, when it does: `authorize` has nothing to compare.
+#[tokio::test(flavor = "multi_thread")]
+async fn openbao_keeps_the_contract_of_a_source_in_projected_mode() -> Result<()> {
+    use testing::credential_source as suite;
+    let world = World::start(DatabaseAccess::default()).await?;
+    world.cluster.kubernetes().create_service_account("shop", "stranger").await?;
+    let source = world.source(Authentication::Projected(world.identity())).await?;
+    let fixture = Source { world: &world, source };
+    suite::authorize_allows_who_is_bound(&fixture).await;
+    suite::authorize_creates_nothing(&fixture).await;
+    suite::a_failed_issue_leaves_nothing(&fixture).await;
+    suite::an_issued_credential_opens_a_session(&fixture).await;
+    suite::every_credential_is_its_own(&fixture).await;
+    suite::renew_never_shortens(&fixture).await;
+    suite::a_revoked_credential_opens_no_session(&fixture).await;
+    suite::revoke_is_idempotent(&fixture).await;
+    suite::a_revoked_credential_is_gone(&fixture).await;
+    suite::nothing_shows_a_secret(&fixture).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openbao_keeps_the_contract_of_a_ledger() -> Result<()> {
+    let world = World::start(DatabaseAccess::default()).await?;
+    let (client, login) = world.session().await?;
+    let ledger = VaultLedger::new(client, login, &world.access.mount, &world.access.prefix);
+    testing::ledger::run(&ledger).await;
+    Ok(())
+}
+
+struct Tokens<'a> {
+    world: &'a World,
+    identity: TokenRequestIdentity,
+}
+
+impl testing::pod_identity::Fixture for Tokens<'_> {
+    type Identity = TokenRequestIdentity;
+
+    fn identity(&self) -> &TokenRequestIdentity {
+        &self.identity
+    }
+
+    fn pods(&self) -> Vec<PodRef> {
+        ["app1", "app2"].map(|account| self.world.request("app", account).pod).into()
+    }
+
+    fn unknown(&self) -> Option<PodRef> {
+        Some(self.world.request("app", "nosuch").pod)
+    }
+
+    async fn verify(&self, token: &Secret) -> Option<(String, String)> {
+        let spec =
+            TokenReviewSpec { token: token.expose().to_owned(), audiences: Some(vec![AUDIENCE.to_owned()]) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews: Api<TokenReview> = Api::all(self.world.cluster.kubernetes().admin());
+        let status = reviews.create(&PostParams::default(), &review).await.unwrap().status?;
+        let user = status.user.filter(|_| status.authenticated == Some(true))?.username?;
+        let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        Some((namespace.to_owned(), name.to_owned()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_requests_keep_the_contract_of_a_pods_identity() -> Result<()> {
+    let world = World::start(DatabaseAccess::default()).await?;
+    world.cluster.kubernetes().create_service_account("shop", "app2").await?;
+    let identity = world.identity();
+    assert!(identity.token(&world.request("app", "app1").pod).await.is_ok());
+    testing::pod_identity::run(&Tokens { world: &world, identity }).await;
+    Ok(())
+}
+
+struct Elections {
+    client: kube::Client,
+}
+
+impl testing::leadership::Fixture for Elections {
+    type Leadership = LeaseElection;
+
+    fn contender(&self, lock: &str, identity: &str) -> LeaseElection {
+        // A lease's name is a DNS name, a clause's is not.
+        let lease = lock.replace('_', "-");
+        let settings = election::Settings::new(lease, "vdbi-system", Identity::new(identity, identity))
+            .scaled_to(Duration::from_secs(2));
+        let clock = Arc::new(BoottimeClock);
+        LeaseElection::new(self.client.clone(), settings, clock, &Registry::disabled()).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_keep_the_contract_of_leadership() -> Result<()> {
+    let cluster = Cluster::builder().kubernetes().start().await?;
+    cluster.kubernetes().create_namespace("vdbi-system").await?;
+    testing::leadership::run(&Elections { client: cluster.kubernetes().admin() }).await;
+    Ok(())
+}
