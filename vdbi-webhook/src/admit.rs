@@ -214,18 +214,18 @@ impl Failure {
                 code: match error {
                     SourceError::Denied(_) => 403,
                     SourceError::Invalid(_) => 400,
-                    _ => 503,
+                    _ => 500,
                 },
                 message: format!("database {database}: {error}"),
             },
             Self::Ledger { database, error } => Denial {
-                code: 503,
+                code: 500,
                 message: format!(
                     "database {database}: its credential could not be entered into the ledger and was revoked: {error}"
                 ),
             },
             Self::Deadline => Denial {
-                code: 503,
+                code: 500,
                 message: format!(
                     "no credential within {deadline:?} (admissionTimeout): the secrets backend or the database is slow; \
                      what came too late is revoked, so create the pod again"

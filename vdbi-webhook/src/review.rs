@@ -40,7 +40,8 @@ pub enum Verdict {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{message}")]
 pub struct Denial {
-    /// An HTTP status code: 400 for a pod that asks wrongly, 403 for one that may not, 503 for what may pass.
+    /// An HTTP status code: 400 for a pod that asks wrongly, 403 for one that may not, 500 for what may pass. Not 503, on which
+    /// clients silently repeat the creation of the pod, and so load a backend that is in trouble already.
     pub code: u16,
     /// What is wrong and what to do about it.
     pub message: String,

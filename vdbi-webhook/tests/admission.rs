@@ -109,7 +109,7 @@ async fn a_credential_that_cannot_be_entered_is_revoked_and_the_pod_denied() {
     let webhook = Webhook::new();
     webhook.ledger.fail_next(LedgerOperation::Record, LedgerError::Unavailable("the disk is full".into()));
     let denial = webhook.denial(&review(&["MAIN"])).await;
-    assert_eq!(denial.code, 503);
+    assert_eq!(denial.code, 500);
     assert!(denial.message.contains("the disk is full"), "{denial}");
     webhook.leaves_nothing().await;
 }

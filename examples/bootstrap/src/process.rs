@@ -70,9 +70,7 @@ impl Process {
     ///
     /// When there is neither.
     pub async fn kubernetes(&self) -> anyhow::Result<kube::Client> {
-        kube::Client::try_default().await.context(
-            "no access to a Kubernetes API server: run in a pod with a service account, or set KUBECONFIG",
-        )
+        Ok(kube::Client::try_from(kubernetes_config().await?)?)
     }
 
     /// Who signs ledger entries: the configured cluster, or the one that the API server tells.
@@ -116,8 +114,12 @@ impl Process {
             drain_timeout: configured.drain_timeout,
         };
         let clock = Arc::new(BoottimeClock);
-        let election = LeaseElection::new(self.kubernetes().await?, settings, clock, &self.registry)?
-            .on_overrun(|| std::process::abort());
+        let mut config = kubernetes_config().await?;
+        // A request that is repeated behind its back would outlive the deadlines that the election counts from sending it.
+        config.default_retry = false;
+        let client = kube::Client::try_from(config)?;
+        let election =
+            LeaseElection::new(client, settings, clock, &self.registry)?.on_overrun(|| std::process::abort());
         let check = self.health.register("leader-election", Probe::Ready);
         let mut status = election.status();
         self.tasks.spawn(async move {
@@ -134,4 +136,10 @@ impl Process {
         self.tasks.shutdown().await;
         self.admin.stop();
     }
+}
+
+async fn kubernetes_config() -> anyhow::Result<kube::Config> {
+    kube::Config::infer().await.context(
+        "no access to a Kubernetes API server: run in a pod with a service account, or set KUBECONFIG",
+    )
 }
