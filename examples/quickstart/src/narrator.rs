@@ -1,6 +1,9 @@
 //! What the reader sees: a line per step, or JSON.
 
-use std::{io::IsTerminal, time::Instant};
+use std::{
+    io::{IsTerminal, Write},
+    time::Instant,
+};
 
 use serde_json::{Value, json};
 
@@ -26,7 +29,7 @@ impl Narrator {
     /// A new part of the story.
     pub(crate) fn chapter(&self, title: &str) {
         if !self.json {
-            println!("\n{}", self.paint(BOLD, title));
+            self.line(&format!("\n{}", self.paint(BOLD, title)));
         }
     }
 
@@ -39,16 +42,18 @@ impl Narrator {
     pub(crate) fn report(&self, step: &str, text: &str, details: Value) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.json {
-            println!("{}", json!({ "step": step, "at_s": seconds, "text": text, "details": details }));
+            self.line(
+                &json!({ "step": step, "at_s": seconds, "text": text, "details": details }).to_string(),
+            );
         } else {
-            println!("{} {text}", self.paint(DIM, &format!("{seconds:6.2}s")));
+            self.line(&format!("{} {text}", self.paint(DIM, &format!("{seconds:6.2}s"))));
         }
     }
 
     /// Something below a step, for people only.
     pub(crate) fn detail(&self, text: &str) {
         if !self.json {
-            println!("        {}", self.paint(DIM, text));
+            self.line(&format!("        {}", self.paint(DIM, text)));
         }
     }
 
@@ -56,29 +61,34 @@ impl Narrator {
     pub(crate) fn summary(&self, lines: &[String]) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.json {
-            println!("{}", json!({ "step": "summary", "at_s": seconds, "lines": lines }));
+            self.line(&json!({ "step": "summary", "at_s": seconds, "lines": lines }).to_string());
             return;
         }
         for line in lines {
-            println!("  {} {line}", self.paint(GREEN, "✓"));
+            self.line(&format!("  {} {line}", self.paint(GREEN, "✓")));
         }
-        println!("\n{}", self.paint(BOLD, &format!("Done in {seconds:.1} s.")));
+        self.line(&format!("\n{}", self.paint(BOLD, &format!("Done in {seconds:.1} s."))));
     }
 
     pub(crate) fn failed(&self, error: &anyhow::Error) {
         if self.json {
-            println!("{}", json!({ "step": "failed", "error": format!("{error:#}") }));
+            self.line(&json!({ "step": "failed", "error": format!("{error:#}") }).to_string());
         } else {
-            eprintln!("\n{} {error:#}", self.paint(RED, "failed:"));
+            let _ = writeln!(std::io::stderr(), "\n{} {error:#}", self.paint(RED, "failed:"));
         }
     }
 
     pub(crate) fn interrupted(&self) {
         if self.json {
-            println!("{}", json!({ "step": "interrupted" }));
+            self.line(&json!({ "step": "interrupted" }).to_string());
         } else {
-            eprintln!("\ninterrupted; everything has been stopped");
+            self.line("\ninterrupted; everything has been stopped");
         }
+    }
+
+    /// A reader who has gone away, as `head` does, is no reason to fail.
+    fn line(&self, text: &str) {
+        let _ = writeln!(std::io::stdout(), "{text}");
     }
 
     fn paint(&self, code: &str, text: &str) -> String {

@@ -138,7 +138,8 @@ fn typed(values: &mut Values, component: Component) -> Config {
         vault_path(values, path);
     }
     let address = values.text("vaultAddress");
-    if !address.is_empty() && !(address.starts_with("http://") || address.starts_with("https://")) {
+    let is_url = ["http://", "https://"].iter().any(|scheme| address.starts_with(scheme));
+    if !(address.is_empty() || is_url) {
         values
             .problems
             .push(format!("vaultAddress: {address:?} is no URL: write it like https://vault.example:8200"));
