@@ -120,6 +120,8 @@ impl OpenBao {
     pub async fn unseal(&mut self) -> Result<()> {
         match self.storage {
             Storage::Dev => {
+                // It answers before it has printed its key, and the token after that.
+                self.server.logged("Root Token: ", START).await?;
                 let log = self.server.log()?;
                 let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: "));
                 let key = key.context("the server has not printed its unseal key")?;
