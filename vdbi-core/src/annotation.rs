@@ -168,7 +168,7 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// See [`Error`]; the pod is to be denied.
+/// See [`enum@Error`]; the pod is to be denied.
 pub fn parse(annotations: &BTreeMap<String, String>, default_engine: &str) -> Result<Outcome, Error> {
     let ours = || {
         annotations

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::scene::{Scene, eventually, login};
 
 /// Short, so that a credential which nobody renews is dead within the test.
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pods_credential_lives_and_dies_with_the_pod_in_legacy_mode() -> Result<()> {

@@ -10,7 +10,7 @@ mod vault;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::{signal::unix::SignalKind, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
@@ -35,7 +35,7 @@ struct Arguments {
 
 /// Runs a component until SIGTERM or SIGINT. A second signal, or the end of `shutdownGracePeriod`, ends the process at once.
 pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>) -> ExitCode {
-    let Arguments { config } = match Arguments::try_parse_from(arguments()) {
+    let Arguments { config } = match Arguments::parse_as(component) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Nothing is left to report a failing terminal to.
@@ -65,12 +65,21 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
     }
 }
 
-/// The Go product writes `-config`.
-fn arguments() -> impl Iterator<Item = String> {
-    std::env::args().map(|argument| match argument.strip_prefix("-config") {
-        Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
-        _ => argument,
-    })
+impl Arguments {
+    fn parse_as(component: Component) -> Result<Self, clap::Error> {
+        let name = match component {
+            Component::Injector => "vdbi-injector",
+            Component::Renewer => "vdbi-renewer",
+            Component::Revoker => "vdbi-revoker",
+            Component::Nri => "vdbi-nri-plugin",
+        };
+        // The Go product writes `-config`.
+        let arguments = std::env::args().map(|argument| match argument.strip_prefix("-config") {
+            Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
+            _ => argument,
+        });
+        Self::from_arg_matches(&Self::command().name(name).try_get_matches_from(arguments)?)
+    }
 }
 
 fn serve(

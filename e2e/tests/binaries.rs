@@ -1,0 +1,86 @@
+//! The reference binaries as a user meets them: command line, configuration, exit codes, output.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::{
+    fs,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use e2e::{Component, binary};
+use serde_json::Value;
+
+fn run(component: Component, arguments: &[&str]) -> Output {
+    let path = binary(component.name(), &format!("vdbi-{}", component.name())).unwrap();
+    Command::new(path).args(arguments).env_clear().output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn every_binary_says_its_name_and_version() {
+    for component in Component::ALL {
+        let output = run(component, &["--version"]);
+        assert!(output.status.success());
+        let expected = format!("vdbi-{} {}\n", component.name(), env!("CARGO_PKG_VERSION"));
+        assert_eq!(text(&output.stdout), expected);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_or_configuration_ends_with_2_and_says_what_to_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.yaml");
+    fs::write(&file, "mode: injector\nvaultAddres: http://127.0.0.1:8200\n").unwrap();
+    let path = file.to_str().unwrap();
+    // The Go product's spelling of the option is understood, too.
+    for option in ["--config", "-config"] {
+        let output = run(Component::Renewer, &[option, path]);
+        assert_eq!(output.status.code(), Some(2));
+        let error = text(&output.stderr);
+        for words in [
+            "mode: injector is another component, and this is vdbi-renewer",
+            "unknown key vaultAddres (line 2): did you mean vaultAddress?",
+            "kubeRole: it is required",
+        ] {
+            assert!(error.contains(words), "{error} lacks {words}");
+        }
+    }
+    let output = run(Component::Revoker, &["--confg", path]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--config"), "{output:?}");
+}
+
+#[test]
+fn a_component_that_cannot_start_ends_with_1_and_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.yaml");
+    let configuration = "{ vaultAddress: 'http://127.0.0.1:1', kubeRole: r, vaultSecretName: n, vaultSecretPrefix: p, \
+                         adminAddress: '127.0.0.1:0', metricsAddress: '127.0.0.1:0', certFile: /no/such/tls.crt, \
+                         keyFile: /no/such/tls.key, admissionAddress: '127.0.0.1:0' }";
+    fs::write(&file, configuration).unwrap();
+    let output = run(Component::Injector, &["--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("/no/such/tls.crt (certFile)"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn the_quickstart_tells_its_story_to_machines_within_twenty_seconds() {
+    let path = binary("quickstart", "quickstart").unwrap();
+    let started = Instant::now();
+    let output = Command::new(path).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let steps: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    for name in
+        ["admitted", "denied", "login", "renewed", "killed", "took over", "survived", "revoked", "summary"]
+    {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    assert!(!text(&output.stdout).contains("PASSWORD="), "machines get no patch");
+}
