@@ -117,7 +117,7 @@ impl testing::credential_source::Fixture for Source<'_> {
     }
 
     async fn users(&self) -> Option<BTreeSet<String>> {
-        Some(self.world.cluster.postgres().roles_like("v-%").await.unwrap().into_iter().collect())
+        Some(self.world.cluster.postgres().roles_like("v-").await.unwrap().into_iter().collect())
     }
 }
 

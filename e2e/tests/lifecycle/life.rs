@@ -32,6 +32,8 @@ async fn a_pods_credential_lives_and_dies_with_the_pod(authentication: Authentic
     let issued = Instant::now();
     let main = login(&pod, "DBUSER", "DBPASSWORD")?;
     ensure!(scene.opens_a_session(&main).await?, "PostgreSQL refuses the new credential");
+    let remains = scene.remains().await?;
+    assert_eq!(remains.len(), 4, "a database user, a lease, an entry and a token: {remains:?}");
     let [id] = &scene.ledger_keys().await?[..] else { panic!("one pod, one entry") };
     let entry = scene
         .cluster

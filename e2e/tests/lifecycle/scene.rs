@@ -80,7 +80,7 @@ impl Scene {
     /// What is left of credentials anywhere: database users, leases, application tokens, ledger entries.
     pub(crate) async fn remains(&self) -> Result<Vec<String>> {
         let bao = self.cluster.openbao().root();
-        let mut remains = self.cluster.postgres().roles_like("v-%").await?;
+        let mut remains = self.cluster.postgres().roles_like("v-").await?;
         remains.extend(bao.lease_ids(&format!("{}/creds", self.access.engine)).await?);
         remains.extend(self.ledger_keys().await?);
         for accessor in bao.list("auth/token/accessors").await? {
