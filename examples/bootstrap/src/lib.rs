@@ -11,7 +11,7 @@ mod vault;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use tokio::{signal::unix::SignalKind, task::JoinSet};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     config::{Component, Config, Loaded},
@@ -94,13 +94,17 @@ fn serve(
         let signals = Signals::install()?;
         let stop = process.shutdown.clone();
         let health = process.health.clone();
+        let signalled = CancellationToken::new();
+        let work = async {
+            let outcome = work(&mut process).await;
+            process.finish().await;
+            outcome?;
+            anyhow::ensure!(signalled.is_cancelled(), "a part of the process ended without a signal");
+            Ok(())
+        };
         tokio::select! {
-            outcome = async {
-                let outcome = work(&mut process).await;
-                process.finish().await;
-                outcome
-            } => outcome,
-            error = signals.enforce(stop, health, grace) => Err(error),
+            outcome = work => outcome,
+            error = signals.enforce(&signalled, stop, health, grace) => Err(error),
         }
     });
     // What still runs is bounded: everything that matters has been awaited.
@@ -120,8 +124,15 @@ impl Signals {
     }
 
     /// Resolves only when the process has to end at once.
-    async fn enforce(mut self, stop: CancellationToken, health: Health, grace: Duration) -> anyhow::Error {
+    async fn enforce(
+        mut self,
+        signalled: &CancellationToken,
+        stop: CancellationToken,
+        health: Health,
+        grace: Duration,
+    ) -> anyhow::Error {
         self.next().await;
+        signalled.cancel();
         tracing::info!(?grace, "shutting down");
         health.shutting_down();
         stop.cancel();
@@ -140,6 +151,3 @@ impl Signals {
         }
     }
 }
-
-/// Tasks of a process: the first one that ends before the shutdown ends the process.
-type Tasks = JoinSet<()>;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     admin::{self, AdminServer},
@@ -15,7 +16,7 @@ use vdbi_core::{
 };
 use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
 
-use crate::{Tasks, Vault};
+use crate::Vault;
 
 /// What a component assembles itself from.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct Process {
     /// Cancelled when the process has to end.
     pub shutdown: CancellationToken,
     admin: AdminServer,
-    tasks: Tasks,
+    tasks: JoinSet<()>,
 }
 
 impl Process {
@@ -39,15 +40,26 @@ impl Process {
         let health = Health::new();
         let (registry, page) = admin::prometheus()?;
         let admin = AdminServer::bind(config.admin_address, config.metrics_address, health.clone(), page)?;
-        let mut tasks = Tasks::new();
-        tasks.spawn(health.heartbeat());
         tracing::info!(
             component = component.name(), version = env!("CARGO_PKG_VERSION"),
             admin = %admin.admin_addr(), metrics = %admin.metrics_addr(),
             "vdbi-{} {} started", component.name(), env!("CARGO_PKG_VERSION")
         );
         let shutdown = CancellationToken::new();
-        Ok(Self { component, config, registry, health, shutdown, admin, tasks })
+        let heartbeat = health.heartbeat();
+        let mut process =
+            Self { component, config, registry, health, shutdown, admin, tasks: JoinSet::new() };
+        process.spawn(heartbeat);
+        Ok(process)
+    }
+
+    /// Runs something beside the work. Its end, also by a panic, is the end of the process.
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let end = self.shutdown.clone().drop_guard();
+        self.tasks.spawn(async move {
+            let _end = end;
+            task.await;
+        });
     }
 
     /// Opens the session at the secrets backend and keeps it open beside the work.
@@ -60,7 +72,7 @@ impl Process {
         vault.report(&self.health);
         let session = vault.login.clone();
         let shutdown = self.shutdown.clone();
-        self.tasks.spawn(async move { session.keep_alive(shutdown).await });
+        self.spawn(async move { session.keep_alive(shutdown).await });
         Ok(vault)
     }
 
@@ -122,9 +134,10 @@ impl Process {
             LeaseElection::new(client, settings, clock, &self.registry)?.on_overrun(|| std::process::abort());
         let check = self.health.register("leader-election", Probe::Ready);
         let mut status = election.status();
-        self.tasks.spawn(async move {
-            while status.wait_for(|status| status.initialized).await.is_err() {}
-            check.pass();
+        self.spawn(async move {
+            if status.wait_for(|status| status.initialized).await.is_ok() {
+                check.pass();
+            }
             std::future::pending().await
         });
         Ok(election)
