@@ -84,16 +84,7 @@ impl Scene {
 
     /// The live tokens that have the application's policy.
     async fn tokens(&self) -> Result<Vec<Value>> {
-        let root = self.cluster.openbao().root();
-        let mut tokens = Vec::new();
-        for accessor in root.list("auth/token/accessors").await? {
-            let answer = root.write("auth/token/lookup-accessor", &json!({ "accessor": accessor })).await?;
-            let policies = answer["data"]["policies"].as_array().cloned().unwrap_or_default();
-            if policies.contains(&json!(self.access.role)) {
-                tokens.push(answer["data"].clone());
-            }
-        }
-        Ok(tokens)
+        self.cluster.openbao().root().tokens_with_policy(&self.access.role).await
     }
 
     async fn nothing_remains(&self) -> Result<()> {

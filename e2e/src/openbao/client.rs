@@ -115,10 +115,32 @@ impl Client {
     ///
     /// When the server does not say.
     pub async fn token_exists(&self, accessor: &str) -> Result<bool> {
+        Ok(self.lookup_accessor(accessor).await?.is_some())
+    }
+
+    /// What is known of the live tokens with this policy.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when the server refuses.
+    pub async fn tokens_with_policy(&self, policy: &str) -> Result<Vec<Value>> {
+        let mut tokens = Vec::new();
+        for accessor in self.list("auth/token/accessors").await? {
+            // A token may end between the two requests.
+            let Some(token) = self.lookup_accessor(&accessor).await? else { continue };
+            let mut policies = token["policies"].as_array().into_iter().flatten();
+            if policies.any(|of| of == policy) {
+                tokens.push(token);
+            }
+        }
+        Ok(tokens)
+    }
+
+    async fn lookup_accessor(&self, accessor: &str) -> Result<Option<Value>> {
         match self.write("auth/token/lookup-accessor", &json!({ "accessor": accessor })).await {
-            Ok(_) => Ok(true),
+            Ok(mut answer) => Ok(Some(answer["data"].take())),
             Err(error) => match error.downcast_ref::<Refused>() {
-                Some(refused) if refused.says("invalid accessor") => Ok(false),
+                Some(refused) if refused.says("invalid accessor") => Ok(None),
                 _ => Err(error),
             },
         }

@@ -83,15 +83,8 @@ impl Scene {
         let mut remains = self.cluster.postgres().roles_like("v-").await?;
         remains.extend(bao.lease_ids(&format!("{}/creds", self.access.engine)).await?);
         remains.extend(self.ledger_keys().await?);
-        for accessor in bao.list("auth/token/accessors").await? {
-            let token = bao.write("auth/token/lookup-accessor", &json!({ "accessor": accessor })).await;
-            // A token may end while its accessor is looked up.
-            let Ok(token) = token else { continue };
-            let policies = token["data"]["policies"].as_array().cloned().unwrap_or_default();
-            if policies.contains(&json!(self.access.role)) {
-                remains.push(format!("token {accessor}"));
-            }
-        }
+        let tokens = bao.tokens_with_policy(&self.access.role).await?;
+        remains.extend(tokens.iter().map(|token| format!("token {}", token["accessor"])));
         Ok(remains)
     }
 

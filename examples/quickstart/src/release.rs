@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     admin::{self, PrometheusPage},
     kubernetes::cluster_id,
-    leadership::{Leadership, Status},
+    leadership::{Leadership, Status, Term, WorkError},
     ledger::Owner,
     metrics::Registry,
 };
@@ -111,12 +111,8 @@ impl Release {
         let renewer = Renewer::new(source, ledger, settings, &registry);
         let name = format!("renewer-{index}");
         let election = election(stage, "vdbi-renewer", &name, &registry)?;
-        let status = election.status();
-        let shutdown = self.shutdown.clone();
-        let task = self
-            .tasks
-            .spawn(async move { Ok(election.run(move |term| renewer.clone().run(term), shutdown).await?) });
-        self.renewers.push(Replica { name, page, status, task });
+        let replica = self.elect(name, page, election, move |term| renewer.clone().run(term));
+        self.renewers.push(replica);
         Ok(())
     }
 
@@ -137,13 +133,21 @@ impl Release {
         let revoker = Revoker::new(source, ledger, pods, settings, &registry);
         let name = format!("revoker-{index}");
         let election = election(stage, "vdbi-revoker", &name, &registry)?;
+        let replica = self.elect(name, page, election, move |term| revoker.clone().run(term));
+        self.revokers.push(replica);
+        Ok(())
+    }
+
+    /// Starts a replica that does its work whenever it leads.
+    fn elect<W, F>(&mut self, name: String, page: PrometheusPage, election: LeaseElection, work: W) -> Replica
+    where
+        W: FnMut(Term) -> F + Send + 'static,
+        F: Future<Output = Result<(), WorkError>> + Send + 'static,
+    {
         let status = election.status();
         let shutdown = self.shutdown.clone();
-        let task = self
-            .tasks
-            .spawn(async move { Ok(election.run(move |term| revoker.clone().run(term), shutdown).await?) });
-        self.revokers.push(Replica { name, page, status, task });
-        Ok(())
+        let task = self.tasks.spawn(async move { Ok(election.run(work, shutdown).await?) });
+        Replica { name, page, status, task }
     }
 
     /// Each part's metrics page.

@@ -120,7 +120,8 @@ fn without_effect(values: &Values, component: Component) -> Option<String> {
         .iter()
         .filter(|key| !key.components.contains(&component))
         .map(|key| key.path)
-        .filter(|path| values.set_paths().any(|set| set == *path) && *path != "leaderElection.leaseNamespace")
+        // POD_NAMESPACE may have set it, in which case nobody asked for anything.
+        .filter(|path| values.is_set(path) && *path != "leaderElection.leaseNamespace")
         .collect();
     (!idle.is_empty()).then(|| {
         format!("these keys are set and have no effect in vdbi-{}: {}", component.name(), idle.join(", "))

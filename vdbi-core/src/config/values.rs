@@ -60,11 +60,6 @@ impl Values {
         self.set.contains_key(path)
     }
 
-    /// What was set, in the order of the paths.
-    pub(super) fn set_paths(&self) -> impl Iterator<Item = &'static str> {
-        self.set.keys().copied()
-    }
-
     pub(super) fn text(&self, path: &str) -> String {
         let default = || KEYS.iter().find(|key| key.path == path).map_or("", |key| key.default).to_owned();
         self.set.get(path).cloned().unwrap_or_else(default)
@@ -91,17 +86,21 @@ impl Values {
     }
 
     pub(super) fn duration(&mut self, path: &str) -> Duration {
-        let parsed = parse_duration(&self.text(path));
-        self.or_problem(path, parsed)
+        self.duration_of_at_least(path, Duration::ZERO)
     }
 
     /// A duration that something is waited for or repeated after.
     pub(super) fn positive_duration(&mut self, path: &str) -> Duration {
-        let duration = self.duration(path);
-        if duration.is_zero() && !self.problems.iter().any(|problem| problem.starts_with(path)) {
-            self.problems.push(format!("{path}: it has to be longer than 0"));
+        self.duration_of_at_least(path, Duration::from_nanos(1))
+    }
+
+    fn duration_of_at_least(&mut self, path: &str, least: Duration) -> Duration {
+        match parse_duration(&self.text(path)) {
+            Ok(duration) if duration >= least => return duration,
+            Ok(_) => self.problems.push(format!("{path}: it has to be longer than 0")),
+            Err(error) => self.problems.push(format!("{path}: {error}")),
         }
-        duration
+        Duration::ZERO
     }
 
     pub(super) fn number<T: FromStr<Err: Display> + Default + PartialOrd + Display>(
@@ -147,13 +146,6 @@ impl Values {
         if self.text(path).trim().is_empty() {
             self.problems.push(format!("{path}: it is required"));
         }
-    }
-
-    fn or_problem<T: Default, E: Display>(&mut self, path: &str, parsed: Result<T, E>) -> T {
-        parsed.unwrap_or_else(|error| {
-            self.problems.push(format!("{path}: {error}"));
-            T::default()
-        })
     }
 }
 
