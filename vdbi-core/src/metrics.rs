@@ -3,7 +3,10 @@
 //! There is no global recorder: whoever assembles a component gives it a [`Registry`], so that two replicas in one process,
 //! as in the quickstart and in tests, keep their figures apart.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder, Unit};
 
@@ -33,45 +36,88 @@ pub struct Definition {
     pub help: &'static str,
 }
 
-/// Where a component's metrics go.
+/// Where a component's metrics go. Clones share it.
 #[derive(Clone)]
-pub struct Registry(Arc<dyn Recorder + Send + Sync>);
+pub struct Registry(Arc<Shared>);
+
+struct Shared {
+    recorder: Arc<dyn Recorder + Send + Sync>,
+    collectors: Mutex<Vec<Weak<dyn Collect>>>,
+}
+
+/// Gauges that are computed when somebody looks, and that have no series while there is nothing to tell.
+pub trait Collect: Send + Sync {
+    /// What there is to tell now. It must neither block nor perform I/O.
+    fn collect(&self) -> Vec<Sample>;
+}
+
+/// The value of one series of a computed gauge.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The gauge.
+    pub definition: &'static Definition,
+    /// Its labels, as the definition names them.
+    pub labels: Vec<(&'static str, String)>,
+    /// Its value.
+    pub value: f64,
+}
 
 const METADATA: Metadata<'static> = Metadata::new("vdbi", Level::INFO, None);
 
 impl Registry {
     /// Over any recorder.
     pub fn new(recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
-        Self(recorder)
+        Self(Arc::new(Shared { recorder, collectors: Mutex::default() }))
     }
 
     /// Metrics that go nowhere.
     pub fn disabled() -> Self {
-        Self(Arc::new(NoopRecorder))
+        Self::new(Arc::new(NoopRecorder))
     }
 
     /// The counter, at zero until it is first incremented.
     pub fn counter(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Counter {
         debug_assert_eq!(definition.kind, Kind::Counter, "{}", definition.name);
         let (unit, help) = (definition.unit, definition.help.into());
-        self.0.describe_counter(definition.name.into(), unit, help);
-        self.0.register_counter(&key(definition, labels), &METADATA)
+        self.0.recorder.describe_counter(definition.name.into(), unit, help);
+        self.0.recorder.register_counter(&key(definition, labels), &METADATA)
     }
 
     /// The gauge.
     pub fn gauge(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Gauge {
         debug_assert_eq!(definition.kind, Kind::Gauge, "{}", definition.name);
         let (unit, help) = (definition.unit, definition.help.into());
-        self.0.describe_gauge(definition.name.into(), unit, help);
-        self.0.register_gauge(&key(definition, labels), &METADATA)
+        self.0.recorder.describe_gauge(definition.name.into(), unit, help);
+        self.0.recorder.register_gauge(&key(definition, labels), &METADATA)
     }
 
     /// The histogram.
     pub fn histogram(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Histogram {
         debug_assert_eq!(definition.kind, Kind::Histogram, "{}", definition.name);
         let (unit, help) = (definition.unit, definition.help.into());
-        self.0.describe_histogram(definition.name.into(), unit, help);
-        self.0.register_histogram(&key(definition, labels), &METADATA)
+        self.0.recorder.describe_histogram(definition.name.into(), unit, help);
+        self.0.recorder.register_histogram(&key(definition, labels), &METADATA)
+    }
+
+    /// Has these gauges computed at each scrape, for as long as somebody else keeps the collector.
+    pub fn collect_from(&self, collector: &Arc<impl Collect + 'static>) {
+        let collector: Arc<dyn Collect> = collector.clone();
+        self.collectors().push(Arc::downgrade(&collector));
+    }
+
+    /// Computes the gauges of [`collect_from`](Self::collect_from). The metrics page shows them; whoever brings a recorder of
+    /// its own has to ask for them.
+    pub fn samples(&self) -> Vec<Sample> {
+        let collectors: Vec<_> = {
+            let mut collectors = self.collectors();
+            collectors.retain(|collector| collector.strong_count() > 0);
+            collectors.iter().filter_map(Weak::upgrade).collect()
+        };
+        collectors.iter().flat_map(|collector| collector.collect()).collect()
+    }
+
+    fn collectors(&self) -> MutexGuard<'_, Vec<Weak<dyn Collect>>> {
+        self.0.collectors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

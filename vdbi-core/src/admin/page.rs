@@ -6,11 +6,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use metrics_process::Collector;
 
 use super::AdminError;
-use crate::metrics::Registry;
+use crate::metrics::{Registry, Sample};
 
 /// Upper bounds of every histogram of durations, in seconds: from a cached answer to a request that is given up.
 const SECONDS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0];
 
 /// A registry and the page of what is registered in it. Nothing is installed globally: a process may have several.
 ///
@@ -22,13 +22,11 @@ pub fn prometheus() -> Result<(Registry, PrometheusPage), AdminError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
         .map_err(AdminError::Metrics)?
         .build_recorder();
-    let page = PrometheusPage {
-        handle: recorder.handle(),
-        recorder: Arc::new(recorder),
-        process: Collector::default(),
-    };
+    let (handle, recorder) = (recorder.handle(), Arc::new(recorder));
+    let registry = Registry::new(recorder.clone());
+    let page = PrometheusPage { handle, recorder, registry: registry.clone(), process: Collector::default() };
     metrics::with_local_recorder(&page.recorder, || page.process.describe());
-    Ok((Registry::new(page.recorder.clone()), page))
+    Ok((registry, page))
 }
 
 /// Renders what a [`Registry`] holds, and the process's own `process_*` metrics. Clones share it.
@@ -36,6 +34,7 @@ pub fn prometheus() -> Result<(Registry, PrometheusPage), AdminError> {
 pub struct PrometheusPage {
     handle: PrometheusHandle,
     recorder: Arc<PrometheusRecorder>,
+    registry: Registry,
     process: Collector,
 }
 
@@ -44,7 +43,7 @@ impl PrometheusPage {
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&self.recorder, || self.process.collect());
         self.upkeep();
-        self.handle.render()
+        self.handle.render() + &computed(self.registry.samples())
     }
 
     /// Folds recorded durations into their buckets.
@@ -59,12 +58,26 @@ impl fmt::Debug for PrometheusPage {
     }
 }
 
+/// The computed gauges, in a recorder of their own: those of the last scrape must not stay.
+fn computed(samples: Vec<Sample>) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let registry = Registry::new(Arc::new(recorder));
+    for Sample { definition, labels, value } in samples {
+        let labels: Vec<_> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        registry.gauge(definition, &labels).set(value);
+    }
+    handle.render()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use metrics::Unit;
 
     use super::*;
-    use crate::metrics::{Definition, Kind};
+    use crate::metrics::{Collect, Definition, Kind};
 
     const DONE: Definition = Definition {
         name: "vdbi_done_count_success",
@@ -121,10 +134,41 @@ mod tests {
         assert_eq!(lines[1], "# TYPE vdbi_took_duration_seconds histogram");
         assert_eq!(lines[2], r#"vdbi_took_duration_seconds_bucket{le="0.001"} 0"#);
         assert_eq!(lines[4], r#"vdbi_took_duration_seconds_bucket{le="0.005"} 1"#);
-        assert_eq!(lines[16], r#"vdbi_took_duration_seconds_bucket{le="60"} 1"#);
-        assert_eq!(lines[17], r#"vdbi_took_duration_seconds_bucket{le="+Inf"} 1"#);
-        assert_eq!(lines[18], "vdbi_took_duration_seconds_sum 0.003");
-        assert_eq!(lines[19], "vdbi_took_duration_seconds_count 1");
+        assert_eq!(lines[18], r#"vdbi_took_duration_seconds_bucket{le="60"} 1"#);
+        assert_eq!(lines[19], r#"vdbi_took_duration_seconds_bucket{le="+Inf"} 1"#);
+        assert_eq!(lines[20], "vdbi_took_duration_seconds_sum 0.003");
+        assert_eq!(lines[21], "vdbi_took_duration_seconds_count 1");
+    }
+
+    const AGE: Definition =
+        Definition { name: "vdbi_age", kind: Kind::Gauge, unit: None, labels: &["name"], help: "How old." };
+
+    struct Ages(Mutex<Vec<f64>>);
+
+    impl Collect for Ages {
+        fn collect(&self) -> Vec<Sample> {
+            let sample =
+                |&value| Sample { definition: &AGE, labels: vec![("name", "a\"b".to_owned())], value };
+            self.0.lock().unwrap().iter().map(sample).collect()
+        }
+    }
+
+    #[test]
+    fn a_computed_gauge_shows_while_there_is_something_to_tell() {
+        let (registry, page) = prometheus().unwrap();
+        let ages = Arc::new(Ages(Mutex::default()));
+        registry.collect_from(&ages);
+        assert!(lines(&page, "vdbi_age").is_empty());
+        ages.0.lock().unwrap().push(4.5);
+        assert_eq!(
+            lines(&page, "vdbi_age"),
+            ["# HELP vdbi_age How old.", "# TYPE vdbi_age gauge", r#"vdbi_age{name="a\"b"} 4.5"#]
+        );
+        ages.0.lock().unwrap().clear();
+        assert!(lines(&page, "vdbi_age").is_empty());
+        ages.0.lock().unwrap().push(4.5);
+        drop(ages);
+        assert!(lines(&page, "vdbi_age").is_empty(), "whoever told is gone");
     }
 
     #[test]
