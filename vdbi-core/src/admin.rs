@@ -10,7 +10,7 @@
 //! | admin | `/livez/NAME`, `/readyz/NAME` | one check; 404 when there is none of this name |
 //! | metrics | any | Prometheus text, version 0.0.4 |
 //!
-//! Health is JSON; with `?verbose` the text that the API server's own endpoints write, which withholds the reasons.
+//! Health is JSON, with what [`Health::describe`] added; with `?verbose` the text that the API server's own endpoints write, which withholds the reasons.
 //! `?exclude=NAME`, which may be repeated, leaves a check out.
 
 mod answer;

@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::clock::Clock;
 
 /// How often [`Health::heartbeat`] beats.
@@ -42,6 +44,13 @@ struct Shared {
     clock: Arc<dyn Clock>,
     shutting_down: Arc<AtomicBool>,
     checks: Mutex<Vec<Registered>>,
+    details: Mutex<Vec<Detail>>,
+}
+
+#[derive(Clone)]
+struct Detail {
+    name: &'static str,
+    tell: Arc<dyn Fn() -> Value + Send + Sync>,
 }
 
 #[derive(Clone)]
@@ -64,6 +73,8 @@ pub struct Report {
     pub checks: Vec<Outcome>,
     /// The names to exclude that no check has.
     pub unmatched: Vec<String>,
+    /// What [`Health::describe`] added, for people: no check.
+    pub details: Vec<(&'static str, Value)>,
 }
 
 /// What one check said.
@@ -99,6 +110,7 @@ impl Health {
             clock,
             shutting_down: Arc::clone(&shutting_down),
             checks: Mutex::default(),
+            details: Mutex::default(),
         }));
         health.register_with("ping", Probe::Live, || Ok(()));
         health.register_with("shutdown", Probe::Ready, move || {
@@ -128,6 +140,17 @@ impl Health {
         match checks.iter_mut().find(|earlier| earlier.name == name && earlier.probe == probe) {
             Some(earlier) => *earlier = registered,
             None => checks.push(registered),
+        }
+    }
+
+    /// Adds an object to the JSON of both probes, which changes neither: what a person wants to see beside the checks. It must
+    /// neither block nor perform I/O, and tell no secrets. A name that is described again replaces the earlier object.
+    pub fn describe(&self, name: &'static str, tell: impl Fn() -> Value + Send + Sync + 'static) {
+        let detail = Detail { name, tell: Arc::new(tell) };
+        let mut details = locked(&self.0.details);
+        match details.iter_mut().find(|earlier| earlier.name == name) {
+            Some(earlier) => *earlier = detail,
+            None => details.push(detail),
         }
     }
 
@@ -173,14 +196,16 @@ impl Health {
                 if excluded { Outcome { name: check.name, state: State::Excluded } } else { check.ask() }
             })
             .collect();
-        Report { probe, checks, unmatched }
+        let details = locked(&self.0.details).clone();
+        let details = details.iter().map(|detail| (detail.name, (detail.tell)())).collect();
+        Report { probe, checks, unmatched, details }
     }
 
     /// Asks one check of a probe; `None` when the probe has none of this name.
     pub fn report_one(&self, probe: Probe, name: &str) -> Option<Report> {
         let checks = self.of(probe);
         let check = checks.iter().find(|check| check.name == name)?;
-        Some(Report { probe, checks: vec![check.ask()], unmatched: Vec::new() })
+        Some(Report { probe, checks: vec![check.ask()], unmatched: Vec::new(), details: Vec::new() })
     }
 
     /// A copy, so that no check runs under the lock.
@@ -252,6 +277,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::clock::TokioClock;
 
@@ -350,6 +377,20 @@ mod tests {
             failures(&health, Probe::Live),
             [("runtime-heartbeat", "the runtime has been stuck for 30 s".to_owned())]
         );
+    }
+
+    #[test]
+    fn a_detail_is_told_with_both_probes_and_fails_none() {
+        let health = Health::new();
+        health.describe("vault", || json!({"status": "failed"}));
+        health.describe("leader", || json!({"holder": "a"}));
+        health.describe("leader", || json!({"holder": "b"}));
+        for probe in [Probe::Live, Probe::Ready] {
+            let report = health.report(probe, &[]);
+            assert!(report.passed());
+            let details = [("vault", json!({"status": "failed"})), ("leader", json!({"holder": "b"}))];
+            assert_eq!(report.details, details);
+        }
     }
 
     #[test]

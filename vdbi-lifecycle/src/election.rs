@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::Clock,
+    health::Health,
     leadership::{Leadership, LeadershipError, Status, Term, WorkError},
     metrics::Registry,
 };
@@ -20,6 +21,7 @@ mod overrun;
 mod record;
 mod settings;
 mod state;
+mod view;
 
 pub use clock::BoottimeClock;
 pub use identity::Identity;
@@ -51,8 +53,7 @@ pub struct LeaseElection {
     client: Client,
     settings: Arc<Settings>,
     clock: Arc<dyn Clock>,
-    metrics: metrics::Metrics,
-    status: watch::Sender<Status>,
+    view: Arc<view::View>,
     overrun: overrun::Callback,
 }
 
@@ -70,18 +71,20 @@ impl LeaseElection {
         registry: &Registry,
     ) -> Result<Self, LeadershipError> {
         settings.validate()?;
-        let metrics = metrics::Metrics::new(registry, &settings.lease_name);
+        let settings = Arc::new(settings);
+        let view = view::View::new(settings.clone(), clock.clone(), registry);
         let lease = settings.lease_name.clone();
         let overrun =
             Arc::new(move || tracing::error!(%lease, "the work does not stop although its term is over"));
-        Ok(Self {
-            client,
-            settings: Arc::new(settings),
-            clock,
-            metrics,
-            status: watch::Sender::default(),
-            overrun,
-        })
+        Ok(Self { client, settings, clock, view, overrun })
+    }
+
+    /// Registers the check `leader-election` for both probes, and the details `leader` and `kubernetes`.
+    ///
+    /// It is live while the elector's loop turns, in any role, and no work outlives [`Settings::abort_after`]; it is ready once
+    /// the Lease, or that there is none, has been seen. Leading or not makes no difference.
+    pub fn report(&self, health: &Health) {
+        self.view.report(health);
     }
 
     /// What to do when work has not stopped at [`Settings::abort_after`]: another replica is about to lead. A process of its
@@ -102,7 +105,7 @@ impl Leadership for LeaseElection {
     }
 
     fn status(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+        self.view.status.subscribe()
     }
 }
 

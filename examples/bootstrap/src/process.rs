@@ -117,6 +117,7 @@ impl Process {
             lease_name,
             namespace: configured.lease_namespace.clone(),
             identity: Identity::from_env(),
+            mode: self.component.name().to_owned(),
             lease_duration: configured.lease_duration,
             hard_deadline: configured.hard_deadline,
             abort_after: configured.abort_after,
@@ -132,14 +133,7 @@ impl Process {
         let client = kube::Client::try_from(config)?;
         let election =
             LeaseElection::new(client, settings, clock, &self.registry)?.on_overrun(|| std::process::abort());
-        let check = self.health.register("leader-election", Probe::Ready);
-        let mut status = election.status();
-        self.spawn(async move {
-            if status.wait_for(|status| status.initialized).await.is_ok() {
-                check.pass();
-            }
-            std::future::pending().await
-        });
+        election.report(&self.health);
         Ok(election)
     }
 

@@ -1,6 +1,6 @@
 //! A health report as an HTTP answer.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use axum::{
     Json,
@@ -9,6 +9,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::health::{Probe, Report, State};
 
@@ -27,6 +28,8 @@ pub(super) fn to(report: &Report, verbose: bool) -> Response {
 struct Body<'a> {
     status: &'static str,
     timestamp: String,
+    #[serde(flatten)]
+    details: BTreeMap<&'static str, &'a Value>,
     checks: Vec<Line<'a>>,
 }
 
@@ -56,7 +59,8 @@ fn json(report: &Report, now: Timestamp) -> Body<'_> {
             Line { name: check.name, status, message }
         })
         .collect();
-    Body { status, timestamp: format!("{now:.3}"), checks }
+    let details = report.details.iter().map(|(name, value)| (*name, value)).collect();
+    Body { status, timestamp: format!("{now:.3}"), details, checks }
 }
 
 /// As the API server writes it (`k8s.io/apiserver/pkg/server/healthz`), so that tools and eyes made for it work here.
@@ -117,12 +121,15 @@ mod tests {
     #[test]
     fn the_json_says_what_is_wrong_and_when() {
         let now: Timestamp = "2026-11-24T02:42:00.1Z".parse().unwrap();
-        let ready = failing().report(Probe::Ready, &[]);
+        let health = failing();
+        health.describe("leader", || serde_json::json!({ "holder": "a" }));
+        let ready = health.report(Probe::Ready, &[]);
         assert_eq!(
             serde_json::to_value(json(&ready, now)).unwrap(),
             serde_json::json!({
                 "status": "not ready",
                 "timestamp": "2026-11-24T02:42:00.100Z",
+                "leader": { "holder": "a" },
                 "checks": [
                     { "name": "shutdown", "status": "ok", "message": "" },
                     { "name": "vault-login", "status": "failed", "message": "permission denied" },

@@ -1,6 +1,6 @@
 //! The requests, on the raw object: typed clients drop the fields that they do not know.
 
-use std::time::Duration;
+use std::{error::Error, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
@@ -21,6 +21,7 @@ use super::{
     Settings,
     record::{Record, Write},
     state::{Event, Failure, WatchEnd},
+    view::View,
 };
 
 /// One Lease at the API server. Needs the verbs get, create, update and watch on leases in its namespace.
@@ -29,6 +30,7 @@ pub(super) struct LeaseApi {
     client: Client,
     requests: Request,
     name: String,
+    view: Arc<View>,
 }
 
 struct Answer {
@@ -38,9 +40,9 @@ struct Answer {
 }
 
 impl LeaseApi {
-    pub(super) fn new(client: Client, settings: &Settings) -> Self {
+    pub(super) fn new(client: Client, settings: &Settings, view: Arc<View>) -> Self {
         let requests = Request::new(Lease::url_path(&(), Some(&settings.namespace)));
-        Self { client, requests, name: settings.lease_name.clone() }
+        Self { client, requests, name: settings.lease_name.clone(), view }
     }
 
     /// `None` when it does not exist.
@@ -50,7 +52,7 @@ impl LeaseApi {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        self.record("get", answer).map(Some)
+        answer.record().map(Some)
     }
 
     /// Creates or replaces it. A replacement succeeds only if the version is the one in `object`.
@@ -68,11 +70,7 @@ impl LeaseApi {
             }
         };
         let answer = self.send(verb, request, limit).await?;
-        let gone = answer.status == StatusCode::NOT_FOUND && !matches!(write, Write::Create(_));
-        if gone || answer.status == StatusCode::CONFLICT {
-            return Err(Failure::Conflict);
-        }
-        self.record(verb, answer)
+        if answer.status.is_success() { answer.record() } else { Err(Failure::Conflict) }
     }
 
     /// What happens to it after `version`; the last item says why the watch ended.
@@ -80,12 +78,23 @@ impl LeaseApi {
         let parameters =
             WatchParams::default().fields(&format!("metadata.name={}", self.name)).disable_bookmarks();
         let request = self.requests.watch(&parameters, version);
-        let client = self.client.clone();
+        let (client, view) = (self.client.clone(), self.view.clone());
         async move {
             let events = async { client.request_events(request.map_err(kube::Error::BuildRequest)?).await };
             match events.await {
-                Ok(events) => events.boxed(),
-                Err(error) => stream::iter([Err(error)]).boxed(),
+                Ok(events) => {
+                    view.metrics.requested("watch", "200");
+                    let watching = view.watching();
+                    events.inspect(move |_| _ = &watching).boxed()
+                }
+                Err(error) => {
+                    let status = match &error {
+                        kube::Error::Api(status) => status.code.to_string(),
+                        _ => "error".to_owned(),
+                    };
+                    view.metrics.requested("watch", &status);
+                    stream::iter([Err(error)]).boxed()
+                }
             }
         }
         .flatten_stream()
@@ -100,7 +109,6 @@ impl LeaseApi {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
         limit: Duration,
     ) -> Result<Answer, Failure> {
-        let lease = &self.name;
         let exchange = async {
             let request = request.map_err(kube::Error::BuildRequest)?;
             let response = self.client.send(request.map(Body::from)).await?;
@@ -114,29 +122,39 @@ impl LeaseApi {
             Ok(Answer { status, retry_after: seconds.map(Duration::from_secs), body })
         };
         match timeout(limit, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) if answer.is_expected(verb) => {
+                self.view.answered(verb, answer.status.as_str(), Ok(()));
+                Ok(answer)
+            }
+            Ok(Ok(Answer { status, retry_after, body })) => {
+                let message = body["message"].as_str().unwrap_or_default();
+                self.view.answered(verb, status.as_str(), Err(format!("{status}: {message}")));
+                Err(Failure::Unavailable(retry_after))
+            }
             Ok(Err::<_, kube::Error>(error)) => {
-                tracing::warn!(%lease, verb, %error, "a request of the election failed");
+                self.view.answered(verb, "error", Err(chain(&error)));
                 Err(Failure::Unavailable(None))
             }
             Err(_) => {
-                tracing::warn!(%lease, verb, ?limit, "a request of the election was not answered in time");
+                self.view.answered(verb, "timeout", Err(format!("no answer within {limit:?}")));
                 Err(Failure::Unavailable(None))
             }
         }
     }
+}
 
-    fn record(&self, verb: &'static str, answer: Answer) -> Result<Record, Failure> {
-        let Answer { status, retry_after, body } = answer;
-        let message = body["message"].as_str().unwrap_or_default().to_owned();
-        if status.is_success()
-            && let Some(record) = Record::parse(body)
-        {
-            return Ok(record);
-        }
-        let lease = &self.name;
-        tracing::warn!(%lease, verb, %status, message, "a request of the election was refused");
-        Err(Failure::Unavailable(retry_after))
+impl Answer {
+    /// Whether it says what the Lease is like; everything else is in the way of knowing that.
+    fn is_expected(&self, verb: &str) -> bool {
+        let missing = self.status == StatusCode::NOT_FOUND && verb != "create";
+        self.status.is_success() || self.status == StatusCode::CONFLICT || missing
+    }
+
+    fn record(self) -> Result<Record, Failure> {
+        Record::parse(self.body).ok_or_else(|| {
+            tracing::warn!("the API server answered with a Lease that has no resourceVersion");
+            Failure::Unavailable(None)
+        })
     }
 }
 
@@ -170,4 +188,14 @@ fn watched(event: kube::Result<WatchEvent<Value>>) -> Option<Event> {
             Some(Event::WatchEnded(WatchEnd::Failed))
         }
     }
+}
+
+/// With its causes, which say what really happened.
+fn chain(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -4,40 +4,42 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use jiff::Timestamp;
-use metrics::Gauge;
 use rand::RngCore;
 use tokio::{
-    sync::watch,
     task::{JoinError, JoinSet},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::Clock,
-    leadership::{LeadershipError, Status, Term, TermControl, WorkError},
+    leadership::{LeadershipError, Term, TermControl, WorkError},
 };
 
 use super::{
     LeaseElection, Settings,
     api::LeaseApi,
-    metrics::Metrics,
     overrun::Overrun,
     record::Write,
     state::{Action, Cause, Event, Machine, Reason, WatchEnd},
+    view::View,
 };
 
 /// The longest sleep while there is work: timers stand still during a suspension, the clock of the election does not.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest sleep otherwise: so the probes know that the loop turns.
+const TURN: Duration = Duration::from_secs(5);
 
 /// One run of an election. Dropping it ends the term, the work, the watch and the thread, and releases nothing.
 pub(super) struct Driver {
     api: LeaseApi,
     settings: Arc<Settings>,
     clock: Arc<dyn Clock>,
-    metrics: Metrics,
-    status: watch::Sender<Status>,
+    view: Arc<View>,
     overrun: Overrun,
     machine: Machine,
+    /// Since when the lease that is being acquired has not changed.
+    unchanged_since: Duration,
     request: Option<BoxFuture<'static, Event>>,
     watch: Option<BoxStream<'static, Event>>,
     /// At most one task.
@@ -48,24 +50,23 @@ pub(super) struct Driver {
 /// While it exists, this replica leads.
 struct Leading {
     control: TermControl,
-    gauge: Gauge,
-    status: watch::Sender<Status>,
+    view: Arc<View>,
 }
 
 impl Driver {
     pub(super) fn new(election: LeaseElection) -> Result<Self, LeadershipError> {
-        let LeaseElection { client, settings, clock, metrics, status, overrun } = election;
+        let LeaseElection { client, settings, clock, view, overrun } = election;
         let overrun = Overrun::start(clock.clone(), overrun).map_err(|error| {
             LeadershipError::Misconfigured(format!("the thread that guards the term did not start: {error}"))
         })?;
         Ok(Self {
-            api: LeaseApi::new(client, &settings),
+            api: LeaseApi::new(client, &settings, view.clone()),
             machine: Machine::new(settings.clone(), rand::rng().next_u64()),
             settings,
             clock,
-            metrics,
-            status,
+            view,
             overrun,
+            unchanged_since: Duration::ZERO,
             request: None,
             watch: None,
             work: JoinSet::new(),
@@ -87,32 +88,34 @@ impl Driver {
         loop {
             for action in self.machine.step(self.clock.now(), event) {
                 if let Action::Stop(result) = action {
+                    self.view.stopped();
                     return result.map_err(LeadershipError::DrainTimeout);
                 }
                 self.perform(action, &mut work);
             }
-            self.publish();
+            let machine = &self.machine;
+            self.view.turned(machine.leads(), machine.holder(), machine.transitions());
             event = self.next(&shutdown, told).await;
             told |= matches!(event, Event::Shutdown);
         }
     }
 
     async fn next(&mut self, shutdown: &CancellationToken, told: bool) -> Event {
-        let wait = self.machine.wake_at().map(|at| {
-            let wait = at.saturating_sub(self.clock.now());
-            if self.work.is_empty() { wait } else { wait.min(LOOK) }
-        });
+        let longest = if self.work.is_empty() { TURN } else { LOOK };
+        let wait =
+            self.machine.wake_at().map_or(longest, |at| at.saturating_sub(self.clock.now()).min(longest));
         tokio::select! {
             biased;
             () = shutdown.cancelled(), if !told => Event::Shutdown,
             Some(ended) = self.work.join_next() => {
                 self.overrun.disarm();
+                self.view.must_stop(None);
                 self.log_end(ended);
                 Event::WorkEnded
             }
             event = answer(&mut self.request) => event,
             event = following(&mut self.watch) => event,
-            () = idle(wait) => Event::Tick,
+            () = sleep(wait) => Event::Tick,
         }
     }
 
@@ -127,8 +130,9 @@ impl Driver {
                 self.request = Some(async move { Event::Read(id, api.get(timeout).await) }.boxed());
             }
             Action::Write { id, write, timeout } => {
-                if self.work.is_empty() && !matches!(write, Write::Release(_)) {
-                    self.metrics.attempts.increment(1);
+                if self.work.is_empty() && matches!(write, Write::Take(_) | Write::Create(_)) {
+                    self.view.metrics.attempts.increment(1);
+                    self.unchanged_since = self.machine.unchanged_since().unwrap_or_default();
                 }
                 let object = write.object(&self.settings, Timestamp::now());
                 let api = self.api.clone();
@@ -138,11 +142,12 @@ impl Driver {
             Action::Watch(version) => self.watch = Some(self.api.watch(&version)),
             Action::Start { cause, fence, sent } => self.start(cause, fence, sent, work),
             Action::Extend { sent } => {
+                self.view.metrics.renewed(self.clock.now().saturating_sub(sent));
                 if let Some(leading) = &self.leading {
                     leading.control.extend(sent + self.settings.hard_deadline);
                 }
                 if !self.work.is_empty() {
-                    self.overrun.arm(sent + self.settings.abort_after);
+                    self.must_stop(sent + self.settings.abort_after);
                 }
             }
             Action::End(reason) => self.end(reason),
@@ -158,21 +163,25 @@ impl Driver {
     {
         let Settings { lease_name, identity, hard_deadline, abort_after, .. } = &*self.settings;
         tracing::info!(lease = lease_name, %identity, cause = cause.as_str(), fence, "leadership gained");
-        self.metrics.acquired(cause);
-        self.metrics.is_leader.set(1.0);
+        self.view.metrics.acquired(cause, self.clock.now().saturating_sub(self.unchanged_since));
         let (term, control) =
             Term::new(lease_name, identity.as_str(), fence, self.clock.clone(), sent + *hard_deadline);
-        let (gauge, status) = (self.metrics.is_leader.clone(), self.status.clone());
-        self.leading = Some(Leading { control, gauge, status });
-        self.overrun.arm(sent + *abort_after);
+        self.view.won(term.clone());
+        self.leading = Some(Leading { control, view: self.view.clone() });
+        self.must_stop(sent + *abort_after);
         self.work.spawn(work(term));
     }
 
     fn end(&mut self, reason: Reason) {
         let Settings { lease_name, identity, .. } = &*self.settings;
         tracing::info!(lease = lease_name, %identity, reason = reason.as_str(), "leadership lost");
-        self.metrics.lost(reason);
+        self.view.metrics.lost(reason);
         self.leading = None;
+    }
+
+    fn must_stop(&self, at: Duration) {
+        self.overrun.arm(at);
+        self.view.must_stop(Some(at));
     }
 
     fn log_end(&self, ended: Result<Result<(), WorkError>, JoinError>) {
@@ -185,26 +194,11 @@ impl Driver {
             Err(_) => tracing::warn!(%lease, "the work did not return after its term and was dropped"),
         }
     }
-
-    fn publish(&self) {
-        let (leading, holder) = (self.machine.leads(), self.machine.holder());
-        self.status.send_if_modified(|status| {
-            let new = Status {
-                initialized: holder.is_some(),
-                leading,
-                holder: holder.unwrap_or_default().to_owned(),
-            };
-            let changed = *status != new;
-            *status = new;
-            changed
-        });
-    }
 }
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        self.gauge.set(0.0);
-        self.status.send_modify(|status| status.leading = false);
+        self.view.lost();
     }
 }
 
@@ -222,11 +216,4 @@ async fn following(watch: &mut Option<BoxStream<'static, Event>>) -> Event {
         *watch = None;
     }
     event
-}
-
-async fn idle(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => sleep(wait).await,
-        None => pending().await,
-    }
 }

@@ -46,6 +46,11 @@ impl Record {
         Some(Duration::from_secs(seconds.min(i32::MAX.unsigned_abs().into())))
     }
 
+    /// How often it has changed hands.
+    pub(crate) fn transitions(&self) -> i64 {
+        self.0["spec"]["leaseTransitions"].as_i64().unwrap_or_default()
+    }
+
     /// Whether this is a later version than `other`. Since Kubernetes 1.35 resourceVersions are comparable numbers by
     /// contract, and have always been so in practice; what is no number counts as later when it differs.
     pub(crate) fn is_newer_than(&self, other: &str) -> bool {
@@ -81,13 +86,11 @@ impl Write {
                 });
                 object
             }
-            Self::Take(Record(object)) => {
-                let mut object = object.clone();
+            Self::Take(record) => {
+                let transitions = record.transitions().saturating_add(1).clamp(0, i32::MAX.into());
+                let mut object = record.0.clone();
                 with_spec(&mut object, |spec| {
                     hold(spec, settings, &now);
-                    let transitions =
-                        spec.get("leaseTransitions").and_then(Value::as_i64).unwrap_or_default();
-                    let transitions = transitions.saturating_add(1).clamp(0, i32::MAX.into());
                     spec.insert("acquireTime".into(), json!(now));
                     spec.insert("leaseTransitions".into(), json!(transitions));
                 });

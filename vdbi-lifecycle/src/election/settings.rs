@@ -15,6 +15,8 @@ pub struct Settings {
     pub namespace: String,
     /// Who competes.
     pub identity: Identity,
+    /// What its winner does, for the metrics' label `mode`: by default the lease's name.
+    pub mode: String,
     /// How long followers let a Lease that does not change stand: whole seconds, 15 s.
     pub lease_duration: Duration,
     /// When a term is over unless it was renewed, counted from sending the last acknowledged write: 10 s.
@@ -34,8 +36,10 @@ pub struct Settings {
 impl Settings {
     /// The defaults.
     pub fn new(lease_name: impl Into<String>, namespace: impl Into<String>, identity: Identity) -> Self {
+        let lease_name = lease_name.into();
         Self {
-            lease_name: lease_name.into(),
+            mode: lease_name.clone(),
+            lease_name,
             namespace: namespace.into(),
             identity,
             lease_duration: Duration::from_secs(15),
@@ -72,6 +76,7 @@ impl Settings {
             lease_name,
             namespace,
             identity: _,
+            mode: _,
             lease_duration,
             hard_deadline,
             abort_after,

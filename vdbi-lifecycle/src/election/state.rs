@@ -114,6 +114,22 @@ impl Machine {
         }
     }
 
+    /// When the lease was last seen to change, by a write or its deletion.
+    pub(crate) fn unchanged_since(&self) -> Option<Duration> {
+        match &self.observed.seen {
+            Seen::Nothing => None,
+            Seen::Missing { since, .. } | Seen::Present { since, .. } => Some(*since),
+        }
+    }
+
+    /// How often the lease has changed hands, by its own count, as last seen.
+    pub(crate) fn transitions(&self) -> Option<i64> {
+        match &self.observed.seen {
+            Seen::Present { record, .. } => Some(record.transitions()),
+            Seen::Nothing | Seen::Missing { .. } => None,
+        }
+    }
+
     /// Whether the term stands.
     pub(crate) fn leads(&self) -> bool {
         matches!(self.state, State::Leading(_))

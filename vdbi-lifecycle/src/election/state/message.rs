@@ -66,7 +66,7 @@ pub(crate) enum Action {
     Stop(Result<(), Duration>),
 }
 
-/// Why the lease was free.
+/// Why the lease was free; the order is that of [`Cause::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     Created,
@@ -75,7 +75,7 @@ pub(crate) enum Cause {
     SamePod,
 }
 
-/// Why a term ended.
+/// Why a term ended; the order is that of [`Reason::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     Deadline,
@@ -86,6 +86,8 @@ pub(crate) enum Reason {
 }
 
 impl Cause {
+    pub(crate) const ALL: [Self; 4] = [Self::Created, Self::Released, Self::Expired, Self::SamePod];
+
     /// As the metrics' label has it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -98,6 +100,9 @@ impl Cause {
 }
 
 impl Reason {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Deadline, Self::Superseded, Self::Deleted, Self::WorkFailed, Self::Shutdown];
+
     /// As the metrics' label has it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
