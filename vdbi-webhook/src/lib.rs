@@ -15,4 +15,5 @@ pub mod policy;
 pub mod review;
 pub mod server;
 
+mod certificate;
 mod undelivered;

@@ -17,10 +17,15 @@ use axum::{
     routing::any,
 };
 use axum_server::{Handle, tls_rustls::RustlsConfig};
+use jiff::Timestamp;
 use thiserror::Error;
-use vdbi_core::{credential::CredentialSource, ledger::Ledger};
+use vdbi_core::{
+    credential::CredentialSource,
+    health::{Health, Probe},
+    ledger::Ledger,
+};
 
-use crate::{admit::Admission, policy::MutationPolicy, review::Review};
+use crate::{admit::Admission, certificate::Validity, policy::MutationPolicy, review::Review};
 
 /// The API server's own limit on a request's body, and so the most that a review can be.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -55,6 +60,7 @@ pub struct AdmissionServer {
     listener: TcpListener,
     address: SocketAddr,
     tls: RustlsConfig,
+    validity: Validity,
 }
 
 impl AdmissionServer {
@@ -64,14 +70,24 @@ impl AdmissionServer {
     ///
     /// See [`BindError`].
     pub async fn bind(address: SocketAddr, certificate: &Path, key: &Path) -> Result<Self, BindError> {
-        let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(|error| {
-            BindError::Certificate { certificate: certificate.to_owned(), key: key.to_owned(), error }
-        })?;
+        let unusable = |error| BindError::Certificate {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            error,
+        };
+        let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(unusable)?;
+        let validity = Validity::read(certificate).map_err(unusable)?;
         let listen = |error| BindError::Listen { address, error };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address, tls })
+        Ok(Self { listener, address, tls, validity })
+    }
+
+    /// Registers the ready check `certificate`: the API server would refuse one that has expired.
+    pub fn report(&self, health: &Health) {
+        let validity = self.validity;
+        health.register_with("certificate", Probe::Ready, move || validity.check(Timestamp::now()));
     }
 
     /// The address that was bound, with its port.

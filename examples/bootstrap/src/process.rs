@@ -1,14 +1,19 @@
 //! A running process: its configuration, its endpoints, and what runs beside its work.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
+use futures::TryFutureExt;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     admin::{self, AdminServer},
     config::{Component, Config},
-    health::{Health, Probe},
+    health::Health,
     kubernetes,
     leadership::Leadership,
     ledger::Owner,
@@ -17,6 +22,12 @@ use vdbi_core::{
 use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
 
 use crate::Vault;
+
+/// How often an API server that cannot be asked is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What came of asking, once somebody has asked.
+type Reached = Option<Result<(), String>>;
 
 /// What a component assembles itself from.
 #[derive(Debug)]
@@ -32,6 +43,7 @@ pub struct Process {
     /// Cancelled when the process has to end.
     pub shutdown: CancellationToken,
     admin: AdminServer,
+    kubernetes: Arc<Mutex<Reached>>,
     tasks: JoinSet<()>,
 }
 
@@ -47,8 +59,16 @@ impl Process {
         );
         let shutdown = CancellationToken::new();
         let heartbeat = health.heartbeat();
-        let mut process =
-            Self { component, config, registry, health, shutdown, admin, tasks: JoinSet::new() };
+        let mut process = Self {
+            component,
+            config,
+            registry,
+            health,
+            shutdown,
+            admin,
+            kubernetes: Arc::default(),
+            tasks: JoinSet::new(),
+        };
         process.spawn(heartbeat);
         Ok(process)
     }
@@ -76,30 +96,42 @@ impl Process {
         Ok(vault)
     }
 
-    /// A client of the API server, from `KUBECONFIG` or the pod's service account.
+    /// A client of the API server, from `KUBECONFIG` or the pod's service account. What came of [`owner`](Self::owner) is
+    /// the health detail `kubernetes`, until an election replaces it.
     ///
     /// # Errors
     ///
     /// When there is neither.
     pub async fn kubernetes(&self) -> anyhow::Result<kube::Client> {
+        let reached = self.kubernetes.clone();
+        self.health.describe("kubernetes", move || detail(&lock(&reached)));
         Ok(kube::Client::try_from(kubernetes_config().await?)?)
     }
 
-    /// Who signs ledger entries: the configured cluster, or the one that the API server tells.
-    ///
-    /// # Errors
-    ///
-    /// When the API server cannot be asked.
-    pub async fn owner(&self, client: &kube::Client) -> anyhow::Result<Owner> {
+    /// Who signs ledger entries: the configured cluster, or the one that the API server tells. While it cannot be asked this
+    /// waits, and says why; `None` when the process has to end meanwhile.
+    pub async fn owner(&self, client: &kube::Client) -> Option<Owner> {
         let release = self.config.release.clone();
-        let cluster = match self.config.cluster_id.as_str() {
-            "" => kubernetes::cluster_id(client.clone()).await.context(
-                "cannot read the uid of namespace kube-system, which identifies the cluster: grant the verb get on it, or \
-                 set clusterId",
-            )?,
-            configured => configured.to_owned(),
-        };
-        Ok(Owner { cluster, release })
+        if !self.config.cluster_id.is_empty() {
+            return Some(Owner { cluster: self.config.cluster_id.clone(), release });
+        }
+        let mut retry = tokio::time::interval(RETRY);
+        loop {
+            self.shutdown.run_until_cancelled(retry.tick()).await?;
+            let asked = kubernetes::cluster_id(client.clone()).map_err(anyhow::Error::from);
+            let reached = self.shutdown.run_until_cancelled(asked).await?;
+            let told = reached.as_ref().map(drop).map_err(|error| format!("{error:#}"));
+            let before = lock(&self.kubernetes).replace(told.clone());
+            match reached {
+                Ok(cluster) => return Some(Owner { cluster, release }),
+                Err(error) if before != Some(told) => tracing::warn!(
+                    "cannot read the uid of namespace kube-system, which identifies the cluster, and will try again: {error:#}. \
+                     Check that the API server can be reached and that the verb get on that namespace is granted, or set \
+                     clusterId"
+                ),
+                Err(_) => {}
+            }
+        }
     }
 
     /// The election of this component's leader, with a client of its own.
@@ -149,4 +181,17 @@ async fn kubernetes_config() -> anyhow::Result<kube::Config> {
     kube::Config::infer().await.context(
         "no access to a Kubernetes API server: run in a pod with a service account, or set KUBECONFIG",
     )
+}
+
+/// The health detail of a service: `status` and `message`.
+pub(crate) fn detail(reached: &Reached) -> Value {
+    match reached {
+        None => json!({ "status": "unknown", "message": "" }),
+        Some(Ok(())) => json!({ "status": "ok", "message": "" }),
+        Some(Err(reason)) => json!({ "status": "failed", "message": reason }),
+    }
+}
+
+fn lock(reached: &Mutex<Reached>) -> MutexGuard<'_, Reached> {
+    reached.lock().unwrap_or_else(PoisonError::into_inner)
 }

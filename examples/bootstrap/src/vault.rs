@@ -8,6 +8,8 @@ use vdbi_core::{
     vault::{Authentication, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
 };
 
+use crate::process::detail;
+
 /// One client and one session, from which sources and ledgers are made.
 #[derive(Debug)]
 pub struct Vault {
@@ -58,9 +60,14 @@ impl Vault {
     /// Readiness follows the session: it fails once our own token has expired, not when one request failed.
     pub(crate) fn report(&self, health: &Health) {
         let status = self.login.status();
-        health.register_with("vault-login", Probe::Ready, move || match &*status.borrow() {
+        let session = move || match &*status.borrow() {
             LoginStatus::LoggedIn { .. } => Ok(()),
             LoginStatus::LoggedOut { reason } => Err(reason.clone()),
+        };
+        health.describe("vault", {
+            let session = session.clone();
+            move || detail(&Some(session()))
         });
+        health.register_with("vault-login", Probe::Ready, session);
     }
 }

@@ -19,9 +19,10 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     let listener = process.health.register("listener", Probe::Ready);
     let server = AdmissionServer::bind(config.admission_address, &config.cert_file, &config.key_file).await?;
+    server.report(&process.health);
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
-    let owner = process.owner(&kubernetes).await?;
+    let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let source = vault.source(&config, authentication(&config, kubernetes));
     let policy = Plaintext::new(&config.default_engine);
     let admission = Admission::new(

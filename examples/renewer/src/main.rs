@@ -14,15 +14,16 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
+    let election = process.election().await?;
+    let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let settings = Settings {
-        owner: process.owner(&kubernetes).await?,
+        owner,
         renew_at: config.renewer.renew_at,
         scan_interval: config.sync_ttl_second,
         rate: config.vault_rate_limit,
         max_in_flight: config.renewer.max_in_flight,
     };
     let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry);
-    let election = process.election().await?;
     election.run(move |term| renewer.clone().run(term), process.shutdown.clone()).await?;
     Ok(())
 }

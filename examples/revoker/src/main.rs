@@ -17,9 +17,11 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
+    let election = process.election().await?;
+    let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let settings = Settings {
         rules: Rules {
-            owner: process.owner(&kubernetes).await?,
+            owner,
             grace_period: config.revoker.grace_period,
             brake_share: config.revoker.brake_share,
             brake_minimum: config.revoker.brake_minimum,
@@ -30,7 +32,6 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let pods = Pods::new(kubernetes, &config.injector_label);
     let revoker =
         Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
-    let election = process.election().await?;
     election.run(move |term| revoker.clone().run(term), process.shutdown.clone()).await?;
     Ok(())
 }
