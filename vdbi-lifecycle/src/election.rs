@@ -114,6 +114,3 @@ impl fmt::Debug for LeaseElection {
         f.debug_struct("LeaseElection").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;
