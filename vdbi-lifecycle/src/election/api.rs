@@ -3,7 +3,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use futures::{
-    FutureExt, StreamExt,
+    AsyncBufReadExt, FutureExt, StreamExt,
     stream::{self, BoxStream},
 };
 use http::{StatusCode, header::RETRY_AFTER};
@@ -80,12 +80,19 @@ impl LeaseApi {
         let request = self.requests.watch(&parameters, version);
         let (client, view) = (self.client.clone(), self.view.clone());
         async move {
-            let events = async { client.request_events(request.map_err(kube::Error::BuildRequest)?).await };
-            match events.await {
-                Ok(events) => {
+            let lines = async { client.request_stream(request.map_err(kube::Error::BuildRequest)?).await };
+            match lines.await {
+                Ok(lines) => {
                     view.metrics.requested("watch", "200");
                     let watching = view.watching();
-                    events.inspect(move |_| _ = &watching).boxed()
+                    lines
+                        .lines()
+                        .map(move |line| {
+                            let _while_it_lasts = &watching;
+                            serde_json::from_str(&line.map_err(kube::Error::ReadEvents)?)
+                                .map_err(kube::Error::SerdeError)
+                        })
+                        .boxed()
                 }
                 Err(error) => {
                     let status = match &error {
@@ -99,7 +106,7 @@ impl LeaseApi {
         }
         .flatten_stream()
         .filter_map(|event| std::future::ready(watched(event)))
-        .chain(async { Event::WatchEnded(WatchEnd::Expired) }.into_stream())
+        .chain(async { Event::WatchEnded(WatchEnd::Closed) }.into_stream())
         .boxed()
     }
 

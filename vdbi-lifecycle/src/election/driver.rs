@@ -211,7 +211,7 @@ async fn answer(request: &mut Option<BoxFuture<'static, Event>>) -> Event {
 
 async fn following(watch: &mut Option<BoxStream<'static, Event>>) -> Event {
     let Some(events) = watch else { return pending().await };
-    let event = events.next().await.unwrap_or(Event::WatchEnded(WatchEnd::Expired));
+    let event = events.next().await.unwrap_or(Event::WatchEnded(WatchEnd::Closed));
     if matches!(event, Event::WatchEnded(_)) {
         *watch = None;
     }

@@ -187,7 +187,7 @@ impl Machine {
                     self.changed(now, &mut actions);
                 }
             }
-            Event::WatchEnded(end) => self.watch_ended(now, end),
+            Event::WatchEnded(end) => self.watch_ended(now, end, &mut actions),
             Event::WorkEnded => self.work_ended(now, &mut actions),
             Event::Shutdown => self.shut_down(now, &mut actions),
         }
@@ -227,13 +227,18 @@ impl Machine {
         self.end(now, Reason::Shutdown, actions);
     }
 
-    fn watch_ended(&mut self, now: Duration, end: WatchEnd) {
+    fn watch_ended(&mut self, now: Duration, end: WatchEnd, actions: &mut Vec<Action>) {
         let lasted = self.watch.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        // What was seen last is where the next one begins.
+        if end == WatchEnd::Closed && lasted >= self.settings.retry && self.shutdown.is_none() {
+            self.watch = Some(now);
+            return actions.push(Action::Watch(self.observed.watch_from().to_owned()));
+        }
         let poll = self.poll();
         let read_in = match end {
             // At once, but never in a tight loop.
             WatchEnd::Expired if lasted >= self.settings.retry => Duration::ZERO,
-            WatchEnd::Expired | WatchEnd::Failed => poll,
+            WatchEnd::Closed | WatchEnd::Expired | WatchEnd::Failed => poll,
             WatchEnd::Forbidden => {
                 self.watch_at = now + self.settings.lease_duration * 20;
                 poll

@@ -180,5 +180,5 @@ async fn renewals_are_timed() {
     let count = election(&a, "renew_duration_seconds_count").unwrap();
     let sum = election(&a, "renew_duration_seconds_sum").unwrap();
     assert_eq!(count, 10.0);
-    assert!((2.0..2.1).contains(&sum), "{sum}");
+    assert!((1.99..2.1).contains(&sum), "{sum}");
 }

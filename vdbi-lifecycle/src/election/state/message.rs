@@ -37,7 +37,9 @@ pub(crate) enum Failure {
 /// Why the watch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchEnd {
-    /// In its time, or its version is too old.
+    /// In its time.
+    Closed,
+    /// Its version is too old.
     Expired,
     /// It does not work.
     Failed,

@@ -483,6 +483,17 @@ fn without_a_watch_the_lease_is_polled() {
 }
 
 #[test]
+fn a_watch_that_ended_in_its_time_goes_on_where_it_was() {
+    let mut bench = Bench::following(15);
+    bench.pass(10 * SECOND);
+    let version = bench.version.to_string();
+    assert_eq!(bench.tell(Event::WatchEnded(WatchEnd::Closed)), [Action::Watch(version)]);
+    // It ends right away: no tight loop.
+    assert_eq!(bench.tell(Event::WatchEnded(WatchEnd::Closed)), []);
+    assert!(gets(&bench.pass(5 * SECOND)));
+}
+
+#[test]
 fn an_expired_watch_is_started_again_from_a_read() {
     let mut bench = Bench::following(15);
     bench.pass(10 * SECOND);
