@@ -2,12 +2,14 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -166,21 +168,30 @@ impl Term {
         deadline.saturating_sub(self.0.clock.now())
     }
 
-    /// Resolves when the term has been ended. An effect that is under way then is bounded by [`Term::run`].
+    /// Resolves when the term has been ended.
     pub async fn over(&self) {
         self.0.over.cancelled().await;
     }
 
-    /// Performs one effect: not at all when the term is over, and no longer than [`Term::remaining`].
+    /// Performs one effect: not at all when the term is over, no longer than [`Term::remaining`], and not one step further once
+    /// the term has ended. Steps are what lies between two awaits: a machine that wakes up from a suspension in the middle of an
+    /// effect does not go on with it, though no timer has rung.
     ///
     /// # Errors
     ///
-    /// [`TermOver`] when the term was over before, or the effect outlasted it and was dropped.
+    /// [`TermOver`] when the term was over before, or ended meanwhile and the effect was dropped. It may have happened.
     pub async fn run<T>(&self, effect: impl Future<Output = T>) -> Result<T, TermOver> {
         self.check()?;
-        tokio::time::timeout(self.remaining(), effect)
-            .await
-            .map_err(|_| TermOver { lease: self.0.lease.clone() })
+        let (mut effect, mut over) = (pin!(effect), pin!(self.over()));
+        let mut deadline = pin!(tokio::time::sleep(self.remaining()));
+        poll_fn(|context| {
+            self.check()?;
+            if over.as_mut().poll(context).is_ready() || deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(TermOver { lease: self.0.lease.clone() }));
+            }
+            effect.as_mut().poll(context).map(Ok)
+        })
+        .await
     }
 }
 
@@ -300,6 +311,19 @@ mod tests {
         let started = tokio::time::Instant::now();
         assert!(term.run(std::future::pending::<()>()).await.is_err());
         assert_eq!(started.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_effect_under_way_is_dropped_when_the_term_is_ended() {
+        let (term, control) = term(Duration::from_secs(10));
+        let started = tokio::time::Instant::now();
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            control.end();
+        };
+        let (outcome, ()) = tokio::join!(term.run(std::future::pending::<()>()), end);
+        assert!(outcome.is_err());
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
     }
 
     #[tokio::test]

@@ -18,10 +18,13 @@
 
 use std::{fmt::Display, time::Duration};
 
+mod clock;
 pub mod credential_source;
 pub mod leadership;
 pub mod ledger;
 pub mod pod_identity;
+
+pub use clock::SuspendableClock;
 
 /// How often a condition is looked at that may take its time.
 const POLL: Duration = Duration::from_millis(20);

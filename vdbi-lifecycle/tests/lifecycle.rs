@@ -13,7 +13,6 @@ use kube::{
 use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 use vdbi_core::{
-    clock::TokioClock,
     credential::{CredentialRequest, CredentialSource, Issued, SourceError},
     leadership::{Term, TermControl},
     ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
@@ -22,6 +21,7 @@ use vdbi_core::{
     },
     metrics::Registry,
     pod::{PodRef, UUID_ANNOTATION},
+    testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
     pods::Pods,
@@ -34,10 +34,14 @@ const LABEL: &str = "vault-db-injector";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Longer than any test.
+const TERM: Duration = Duration::from_secs(3600);
+
 struct World {
     kubernetes: KubernetesApi,
     source: MemorySource,
     ledger: MemoryLedger,
+    clock: Arc<SuspendableClock>,
     control: TermControl,
     term: Term,
     /// What a leader does; it ends with the world.
@@ -46,12 +50,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let clock = Arc::new(TokioClock::new());
-        let (term, control) = Term::new("lease", "me", "1", clock, Duration::from_secs(3600));
+        let clock = Arc::new(SuspendableClock::new());
+        let (term, control) = Term::new("lease", "me", "1", clock.clone(), TERM);
         let source = MemorySource::new();
         source.allow("app", "*", "*");
         let (kubernetes, ledger) = (KubernetesApi::new(), MemoryLedger::new());
-        Self { kubernetes, source, ledger, control, term, work: JoinSet::new() }
+        Self { kubernetes, source, ledger, clock, control, term, work: JoinSet::new() }
     }
 
     fn owner() -> Owner {
@@ -269,6 +273,32 @@ async fn nothing_is_revoked_after_the_term() {
     assert_eq!(world.source.calls(SourceOperation::Revoke), 0);
 }
 
+#[tokio::test]
+async fn a_revoker_that_was_suspended_in_the_middle_of_a_pass_revokes_nothing_more() {
+    let mut world = World::new();
+    let mut issued = Vec::new();
+    for index in 0..12 {
+        let (id, credential) = world.credential(&format!("web-{index}"), OLD, |_| {}).await;
+        world.create_pod(&format!("web-{index}"), id).await;
+        issued.push(credential);
+    }
+    world.revoke();
+    world.after_two_sweeps().await;
+    let mut hold = world.source.hold(SourceOperation::Revoke);
+    for index in 0..12 {
+        world.pods().delete(&format!("web-{index}"), &DeleteParams::default()).await.unwrap();
+    }
+    hold.arrived(1).await;
+    // Whatever was under way goes on when the machine wakes up, before any timer and before the elector has noticed.
+    world.clock.suspend(TERM);
+    let before = world.source.calls(SourceOperation::Revoke);
+    hold.release();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(issued.iter().all(|issued| world.works(issued)));
+    assert_eq!(world.source.calls(SourceOperation::Revoke), before);
+    assert_eq!(world.ledger.entries().len(), 12);
+}
+
 #[tokio::test(start_paused = true)]
 async fn credentials_are_renewed_well_before_they_die_and_only_then() {
     let mut world = World::new();
@@ -326,4 +356,26 @@ async fn nothing_is_renewed_after_the_term() {
     world.control.end();
     world.work.join_next().await.unwrap().unwrap();
     assert_eq!(world.source.calls(SourceOperation::Renew), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewer_that_was_suspended_in_the_middle_of_a_pass_renews_nothing_more() {
+    let mut world = World::new();
+    world
+        .source
+        .set_lifetimes(Lifetimes { ttl: Duration::from_secs(60), max_ttl: Duration::from_secs(36_000) });
+    let mut issued = Vec::new();
+    for index in 0..12 {
+        issued.push(world.credential(&format!("web-{index}"), Duration::ZERO, |_| {}).await.1);
+    }
+    let mut hold = world.source.hold(SourceOperation::Renew);
+    world.renew();
+    hold.arrived(8).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(issued.iter().all(|issued| world.works(issued)));
+    world.clock.suspend(TERM);
+    hold.release();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(issued.iter().all(|issued| !world.works(issued)), "none was renewed");
+    assert_eq!(world.source.calls(SourceOperation::Renew), 8);
 }

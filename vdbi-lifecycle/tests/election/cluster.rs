@@ -1,10 +1,7 @@
 //! Replicas over one API, with paused time.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -25,33 +22,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     admin::{self, PrometheusPage},
-    clock::{Clock, TokioClock},
     health::{Health, Probe, State},
     leadership::{Leadership, LeadershipError, Status, Term, WorkError},
     memory::kubernetes::{Call, Connection, KubernetesApi, Verb},
+    testing::SuspendableClock,
 };
 use vdbi_lifecycle::election::{Identity, LeaseElection, Settings};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-
-/// tokio's clock, which pauses, and jumps as that of a machine does that was suspended.
-#[derive(Debug)]
-pub(crate) struct TestClock {
-    tokio: TokioClock,
-    suspended: AtomicU64,
-}
-
-impl TestClock {
-    pub(crate) fn suspend(&self, time: Duration) {
-        self.suspended.fetch_add(time.as_secs(), Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Duration {
-        self.tokio.now() + Duration::from_secs(self.suspended.load(Ordering::SeqCst))
-    }
-}
 
 pub(crate) struct Cluster {
     pub(crate) api: KubernetesApi,
@@ -61,7 +39,7 @@ pub(crate) struct Cluster {
 /// One replica: its work tells each term, and returns when the term is over.
 pub(crate) struct Replica {
     pub(crate) link: Connection,
-    pub(crate) clock: Arc<TestClock>,
+    pub(crate) clock: Arc<SuspendableClock>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) terms: UnboundedReceiver<Term>,
@@ -74,7 +52,7 @@ pub(crate) struct Replica {
 pub(crate) struct Candidate {
     pub(crate) election: LeaseElection,
     pub(crate) link: Connection,
-    pub(crate) clock: Arc<TestClock>,
+    pub(crate) clock: Arc<SuspendableClock>,
     pub(crate) health: Health,
     pub(crate) page: PrometheusPage,
 }
@@ -86,7 +64,7 @@ impl Cluster {
 
     pub(crate) fn candidate(&self, pod: &str) -> Candidate {
         let link = self.api.connect(pod);
-        let clock = Arc::new(TestClock { tokio: TokioClock::new(), suspended: AtomicU64::new(0) });
+        let clock = Arc::new(SuspendableClock::new());
         let (registry, page) = admin::prometheus().unwrap();
         let settings = Settings::new("renewer", "vdbi", Identity::new(pod, pod));
         let election = LeaseElection::new(link.client(), settings, clock.clone(), &registry).unwrap();
