@@ -15,7 +15,6 @@ use vdbi_core::{
     config::{Component, Config},
     health::Health,
     kubernetes,
-    leadership::Leadership,
     ledger::Owner,
     metrics::Registry,
 };
@@ -140,6 +139,12 @@ impl Process {
     ///
     /// When its settings contradict each other.
     pub async fn election(&mut self) -> anyhow::Result<LeaseElection> {
+        if std::env::var_os("POD_NAME").is_none() || std::env::var_os("POD_UID").is_none() {
+            tracing::warn!(
+                "POD_NAME or POD_UID is not set: after a restart of its container this replica cannot tell that the lease is its \
+                 own, and waits for it to expire. Set both by the downward API"
+            );
+        }
         let configured = &self.config.leader_election;
         let lease_name = match configured.lease_name.as_str() {
             "" => format!("{}-{}", self.config.release, self.component.name()),

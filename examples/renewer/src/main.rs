@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bootstrap::Process;
-use vdbi_core::{config::Component, leadership::Leadership};
+use vdbi_core::{config::Component, health::Probe, leadership::Leadership};
 use vdbi_lifecycle::renewer::{Renewer, Settings};
 
 fn main() -> ExitCode {
@@ -12,9 +12,10 @@ fn main() -> ExitCode {
 
 async fn run(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
+    // Not ready before the election is.
+    process.health.register("leader-election", Probe::Ready);
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
-    let election = process.election().await?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let settings = Settings {
         owner,
@@ -24,6 +25,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
         max_in_flight: config.renewer.max_in_flight,
     };
     let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry);
+    let election = process.election().await?;
     election.run(move |term| renewer.clone().run(term), process.shutdown.clone()).await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bootstrap::Process;
-use vdbi_core::{config::Component, leadership::Leadership};
+use vdbi_core::{config::Component, health::Probe, leadership::Leadership};
 use vdbi_lifecycle::{
     pods::Pods,
     revoker::{Revoker, Settings, compare::Rules},
@@ -15,9 +15,10 @@ fn main() -> ExitCode {
 
 async fn run(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
+    // Not ready before the election is.
+    process.health.register("leader-election", Probe::Ready);
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
-    let election = process.election().await?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let settings = Settings {
         rules: Rules {
@@ -32,6 +33,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let pods = Pods::new(kubernetes, &config.injector_label);
     let revoker =
         Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
+    let election = process.election().await?;
     election.run(move |term| revoker.clone().run(term), process.shutdown.clone()).await?;
     Ok(())
 }
