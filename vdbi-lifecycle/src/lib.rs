@@ -5,6 +5,10 @@
 //! are the work that a leader does; both decide with pure functions ([`renewer::plan`], [`revoker::compare`]) and act under
 //! the [`Term`](vdbi_core::leadership::Term) they are given.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub mod election;
 pub mod pods;
 pub mod renewer;

@@ -11,7 +11,6 @@ const NOISY: &[&str] = &[
     "hyper",
     "hyper_util",
     "kube",
-    "kube_client",
     "kube_runtime",
     "reqwest",
     "rustify",
@@ -19,6 +18,9 @@ const NOISY: &[&str] = &[
     "tower",
     "vaultrs",
 ];
+
+/// Dependencies that log, also as errors, nothing but what they return.
+const REPEATING: &[&str] = &["kube_client"];
 
 /// The level, as far as `RUST_LOG` does not override it. Directives that cannot be read are reported on stderr and ignored: a
 /// typing error in a debugging aid must not stop a process.
@@ -42,6 +44,7 @@ fn directives(level: LogLevel, overrides: &str) -> String {
     if level > LevelFilter::WARN {
         directives.extend(NOISY.iter().map(|target| format!("{target}=warn")));
     }
+    directives.extend(REPEATING.iter().map(|target| format!("{target}=off")));
     directives.extend(overrides.into_iter().map(str::to_owned));
     directives.join(",")
 }
