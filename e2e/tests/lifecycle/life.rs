@@ -1,7 +1,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{DatabaseAccess, system::Authentication};
+use e2e::{
+    DatabaseAccess,
+    system::{Authentication, Replica},
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -47,11 +52,9 @@ async fn a_pods_credential_lives_and_dies_with_the_pod(authentication: Authentic
     assert_eq!(entry["TokenId"], "", "the raw token is not stored");
     assert_eq!(pod.metadata.annotations.unwrap_or_default()["db-creds-injector.numberly.io/uuid"], *id);
 
-    let mut leaders = 0;
-    for renewer in &scene.system.renewers {
-        leaders += usize::from(renewer.leads().await?);
+    for (component, replicas) in [("renewer", &scene.system.renewers), ("revoker", &scene.system.revokers)] {
+        eventually(Duration::from_secs(5), async || one_leads(&scene, component, replicas).await).await?;
     }
-    assert_eq!(leaders, 1, "one of two renewers leads");
 
     // Without a renewal both lease and token would be over by then.
     while issued.elapsed() < 2 * TTL {
@@ -124,5 +127,28 @@ async fn a_dry_run_touches_nothing_and_a_finished_pod_loses_its_credential() -> 
     scene.pods().patch_status("web", &Default::default(), &succeeded).await?;
     scene.nothing_remains(Duration::from_secs(5)).await?;
     ensure!(!scene.opens_a_session(&main).await?);
+    Ok(())
+}
+
+/// By the Lease that carries the release's name, and by the metrics of the replicas.
+async fn one_leads(scene: &Scene, component: &str, replicas: &[Replica]) -> Result<()> {
+    let name = format!("{}-{component}", scene.access.release);
+    let leases = Api::<Lease>::namespaced(scene.cluster.kubernetes().admin(), &scene.access.system_namespace);
+    let lease = leases.get(&name).await?.spec.unwrap_or_default();
+    let holder = lease.holder_identity.context("somebody holds the lease")?;
+    let lease_name = format!(r#"lease_name="{name}""#);
+    let labels = [&lease_name, &format!(r#"leader_name="{holder}""#), &format!(r#"mode="{component}""#)];
+    let mut leaders = 0;
+    for replica in replicas {
+        let held =
+            replica.metric("vdbi_leader_election_duration_seconds", &labels.map(String::as_str)).await?;
+        ensure!(replica.leads().await? == (held > 0.0), "only the leader tells how long it has led");
+        leaders += usize::from(held > 0.0);
+        ensure!(
+            replica.metric("vdbi_leader_election_watch_connected", &[&lease_name]).await? == 1.0,
+            "no watch"
+        );
+    }
+    ensure!(leaders == 1, "{leaders} {component}s lead");
     Ok(())
 }
