@@ -84,6 +84,20 @@ pub(crate) struct Machine {
     watch: Option<Duration>,
     watch_at: Duration,
     shutdown: Option<Duration>,
+    #[cfg(test)]
+    fault: Option<Fault>,
+}
+
+/// A defect that the simulation plants, to show that its properties would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests plant faults"))]
+enum Fault {
+    DeadlineFromAnswer,
+    UncheckedRelease,
+    /// Of the API: any version is overwritten.
+    NoCompareAndSwap,
+    /// Of the work: it goes on without looking at its term.
+    UncheckedEffect,
 }
 
 impl Machine {
@@ -102,6 +116,18 @@ impl Machine {
             watch: None,
             watch_at: Duration::ZERO,
             shutdown: None,
+            #[cfg(test)]
+            fault: None,
+        }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        #[cfg(test)]
+        return self.fault == Some(fault);
+        #[cfg(not(test))]
+        {
+            let _ = fault;
+            false
         }
     }
 
@@ -234,6 +260,9 @@ impl Machine {
             self.watch = Some(now);
             return actions.push(Action::Watch(self.observed.watch_from().to_owned()));
         }
+        if end == WatchEnd::Failed {
+            self.observed.lose_sight(now);
+        }
         let poll = self.poll();
         let read_in = match end {
             // At once, but never in a tight loop.
@@ -290,6 +319,7 @@ impl Machine {
     /// The work is over. What is still ours is handed on.
     fn drained(&mut self, now: Duration, reason: Reason, stands: bool, actions: &mut Vec<Action>) {
         match reason {
+            _ if self.has(Fault::UncheckedRelease) => self.release(now, 1, actions),
             Reason::Shutdown | Reason::WorkFailed if stands => {
                 // The answer of a renewal under way tells the version to release.
                 if self.pending.is_none() {

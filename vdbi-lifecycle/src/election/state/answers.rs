@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Action, Failure, Machine, Pending, RELEASES, Reason, Record, State, Tenure, observed::Seen};
+use super::{
+    Action, Failure, Fault, Machine, Pending, RELEASES, Reason, Record, State, Tenure, observed::Seen,
+};
 
 impl Machine {
     pub(super) fn read(
@@ -33,7 +35,9 @@ impl Machine {
                 self.contested(now, actions);
             }
             State::Releasing(tries) => match &self.observed.seen {
-                Seen::Present { record, .. } if self.is_ours(record) && *tries < RELEASES => {
+                Seen::Present { record, .. }
+                    if (self.is_ours(record) || self.has(Fault::UncheckedRelease)) && *tries < RELEASES =>
+                {
                     self.release(now, *tries + 1, actions);
                 }
                 _ => self.released(now, actions),
@@ -61,6 +65,7 @@ impl Machine {
             Err(failure) => return self.failed(now, failure, actions),
         };
         let fence = record.resource_version().to_owned();
+        let sent = if self.has(Fault::DeadlineFromAnswer) { now } else { pending.sent };
         // Another version that is already known to have followed makes this success history.
         let current = self.observed.wrote(now, record);
         let in_time = now < pending.sent + self.settings.hard_deadline;
@@ -79,15 +84,15 @@ impl Machine {
                 if self.shutdown.is_some() {
                     return self.release(now, 1, actions);
                 }
-                self.state = State::Leading(Tenure { since: now, sent: pending.sent });
-                self.request_at = Some(pending.sent + self.settings.renew_interval);
-                actions.push(Action::Start { cause, fence, sent: pending.sent });
+                self.state = State::Leading(Tenure { since: now, sent });
+                self.request_at = Some(sent + self.settings.renew_interval);
+                actions.push(Action::Start { cause, fence, sent });
             }
             State::Leading(tenure) | State::Draining(tenure, Reason::Shutdown, _) => {
                 if current {
-                    tenure.sent = pending.sent;
-                    self.request_at = Some(pending.sent + self.settings.renew_interval);
-                    actions.push(Action::Extend { sent: pending.sent });
+                    tenure.sent = sent;
+                    self.request_at = Some(sent + self.settings.renew_interval);
+                    actions.push(Action::Extend { sent });
                 } else {
                     self.request_at = Some(now);
                 }
@@ -112,6 +117,7 @@ impl Machine {
             }
             State::Init => self.request_at = Some(now + wait.max(asked.min(self.settings.lease_duration))),
             State::Standby | State::Acquiring(_) => {
+                self.observed.lose_sight(now);
                 let wait = wait.max(asked.min(self.settings.lease_duration));
                 self.state = State::Standby;
                 self.compete_at = self.compete_at.max(now + wait);

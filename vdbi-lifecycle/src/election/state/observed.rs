@@ -56,6 +56,13 @@ impl Observed {
         news
     }
 
+    /// Something may have happened that this replica was not told: an absence counts from now.
+    pub(super) fn lose_sight(&mut self, now: Duration) {
+        if let Seen::Missing { since, last: Some(_) } = &mut self.seen {
+            *since = now;
+        }
+    }
+
     /// A GET, which is never answered from a cache, returned this. Returns whether it is news. An older version than the
     /// latest known is the truth only if the GET was sent after that was learned: then the cluster was restored.
     pub(super) fn read(&mut self, now: Duration, sent: Duration, found: Option<Record>) -> bool {
