@@ -287,7 +287,15 @@ impl Machine {
         match &self.state {
             State::Init | State::Standby if self.shutdown.is_some() => self.stop(Ok(()), actions),
             State::Init if requested => self.get(now, actions),
-            State::Standby if idle && self.take_at.is_some_and(|at| at <= now) => self.take(now, actions),
+            State::Standby if idle && self.take_at.is_some_and(|at| at <= now) => {
+                // Whoever slept over it has not seen what happened meanwhile; a version is compared, an absence cannot be.
+                let overslept = self.take_at.is_some_and(|at| at + self.settings.retry < now);
+                if overslept && self.observed.lose_sight(now) {
+                    self.take_at = None;
+                    return self.get(now, actions);
+                }
+                self.take(now, actions);
+            }
             State::Standby if requested => self.get(now, actions),
             State::Leading(_) if requested => self.renew(now, actions),
             State::Draining(tenure, reason, draining) => {

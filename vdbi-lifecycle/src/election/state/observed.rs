@@ -56,11 +56,12 @@ impl Observed {
         news
     }
 
-    /// Something may have happened that this replica was not told: an absence counts from now.
-    pub(super) fn lose_sight(&mut self, now: Duration) {
-        if let Seen::Missing { since, last: Some(_) } = &mut self.seen {
-            *since = now;
-        }
+    /// Something may have happened that this replica was not told: the absence of a Lease that was seen counts from now.
+    /// Returns whether it is absent.
+    pub(super) fn lose_sight(&mut self, now: Duration) -> bool {
+        let Seen::Missing { since, last: Some(_) } = &mut self.seen else { return false };
+        *since = now;
+        true
     }
 
     /// A GET, which is never answered from a cache, returned this. Returns whether it is news. An older version than the

@@ -57,7 +57,6 @@ fn violations(profile: Profile, histories: u64) -> Vec<(u64, Violation)> {
     });
     assert!(terms >= seeds.end - seeds.start, "{terms} terms are too few to prove anything");
     found.sort_unstable_by_key(|(seed, _)| *seed);
-    eprintln!("{} of {} histories, first {:?}", found.len(), seeds.end - seeds.start, found.first());
     found
 }
 

@@ -361,6 +361,30 @@ fn a_follower_waits_a_lease_duration_after_a_deletion() {
 }
 
 #[test]
+fn an_absence_that_was_not_watched_all_the_time_counts_anew() {
+    let lose: [fn(&mut Bench); 2] = [
+        |bench| {
+            let get = bench.tell(Event::WatchEnded(WatchEnd::Failed));
+            assert!(!gets(&get));
+        },
+        // Asleep beyond the time to create it.
+        |bench| bench.now += 30 * SECOND,
+    ];
+    for lose_sight in lose {
+        let mut bench = Bench::following(15);
+        let deleted = bench.record("other", 15);
+        bench.tell(Event::Deleted(deleted));
+        bench.pass(10 * SECOND);
+        lose_sight(&mut bench);
+        let get = bench.pass(5 * SECOND);
+        assert!(find_write(&get).is_none());
+        bench.answer(&get, Ok(None));
+        assert!(find_write(&bench.pass(9 * SECOND)).is_none());
+        assert!(find_write(&bench.pass(7 * SECOND)).is_some());
+    }
+}
+
+#[test]
 fn a_shutdown_keeps_renewing_until_the_work_returned_and_then_releases() {
     let mut bench = Bench::leading();
     let actions = bench.tell(Event::Shutdown);

@@ -33,7 +33,7 @@ impl Profile {
             late: 0.2,
             slow_answer: 0.02,
             cut_after_renewal: 0.0,
-            deletions: std::env::var("NODEL").is_err(),
+            deletions: true,
             work_fails: 0.3,
             one_crash: false,
             fault: None,

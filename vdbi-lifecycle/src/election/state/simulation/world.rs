@@ -167,7 +167,6 @@ impl World {
 
     fn happen(&mut self, index: usize, life: u64, happening: Happening) {
         let now = self.now;
-        if std::env::var("VDBI_HISTORY").is_ok() { let t=format!("{happening:?}"); if !t.starts_with("Wake") && !t.starts_with("Watched") { eprintln!("{:?} n{index} l{life} {}", now, t.chars().take(420).collect::<String>().replace("leaseDurationSeconds","").replace("renewTime","")); } }
         // What was sent arrives although its sender has died.
         match happening {
             Happening::Arrival(id, request) => return self.serve(index, life, id, request),
