@@ -55,6 +55,31 @@ fn a_wrong_command_line_or_configuration_ends_with_2_and_says_what_to_change() {
 }
 
 #[test]
+fn timings_that_cannot_be_safe_and_a_missing_namespace_are_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.yaml");
+    for (leader_election, words) in [
+        ("{ leaseNamespace: vdbi, leaseDuration: 12s }", "below the lease duration"),
+        ("{ leaseNamespace: vdbi, leaseDuration: 14s }", "abort"),
+        ("{ leaseNamespace: vdbi, renewInterval: 9s }", "hard deadline"),
+        ("{ leaseNamespace: vdbi, leaseDuration: 15500ms }", "whole seconds"),
+        (
+            "{ leaseDuration: 15s }",
+            "leaderElection.leaseNamespace: it is required where POD_NAMESPACE is not set",
+        ),
+    ] {
+        let configuration = format!(
+            "{{ vaultAddress: 'http://127.0.0.1:1', kubeRole: r, vaultSecretName: n, vaultSecretPrefix: p, \
+             leaderElection: {leader_election} }}"
+        );
+        fs::write(&file, configuration).unwrap();
+        let output = run(Component::Renewer, &["--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{leader_election}: {output:?}");
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_component_that_cannot_start_ends_with_1_and_says_why() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.yaml");

@@ -19,6 +19,8 @@ use vdbi_core::{
     telemetry,
 };
 
+use process::election_settings;
+
 pub use process::Process;
 pub use vault::Vault;
 
@@ -50,6 +52,12 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
             return ExitCode::from(USAGE);
         }
     };
+    if matches!(component, Component::Renewer | Component::Revoker)
+        && let Err(error) = election_settings(component, &config).validate()
+    {
+        eprintln!("the configuration of vdbi-{} is wrong:\n  leaderElection: {error}", component.name());
+        return ExitCode::from(USAGE);
+    }
     telemetry::init(config.log_format, config.log_level);
     for notice in notices {
         tracing::warn!("{notice}");

@@ -145,24 +145,7 @@ impl Process {
                  own, and waits for it to expire. Set both by the downward API"
             );
         }
-        let configured = &self.config.leader_election;
-        let lease_name = match configured.lease_name.as_str() {
-            "" => format!("{}-{}", self.config.release, self.component.name()),
-            name => name.to_owned(),
-        };
-        let settings = Settings {
-            lease_name,
-            namespace: configured.lease_namespace.clone(),
-            identity: Identity::from_env(),
-            mode: self.component.name().to_owned(),
-            lease_duration: configured.lease_duration,
-            hard_deadline: configured.hard_deadline,
-            abort_after: configured.abort_after,
-            renew_interval: configured.renew_interval,
-            retry: configured.retry,
-            request_timeout: configured.request_timeout,
-            drain_timeout: configured.drain_timeout,
-        };
+        let settings = election_settings(self.component, &self.config);
         let clock = Arc::new(BoottimeClock);
         let mut config = kubernetes_config().await?;
         // A request that is repeated behind its back would outlive the deadlines that the election counts from sending it.
@@ -179,6 +162,28 @@ impl Process {
         self.shutdown.cancel();
         self.tasks.shutdown().await;
         self.admin.stop();
+    }
+}
+
+/// How a component's replicas elect their leader.
+pub(crate) fn election_settings(component: Component, config: &Config) -> Settings {
+    let configured = &config.leader_election;
+    let lease_name = match configured.lease_name.as_str() {
+        "" => format!("{}-{}", config.release, component.name()),
+        name => name.to_owned(),
+    };
+    Settings {
+        lease_name,
+        namespace: configured.lease_namespace.clone(),
+        identity: Identity::from_env(),
+        mode: component.name().to_owned(),
+        lease_duration: configured.lease_duration,
+        hard_deadline: configured.hard_deadline,
+        abort_after: configured.abort_after,
+        renew_interval: configured.renew_interval,
+        retry: configured.retry,
+        request_timeout: configured.request_timeout,
+        drain_timeout: configured.drain_timeout,
     }
 }
 
