@@ -29,7 +29,7 @@ pub type WorkError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// [`run`](Self::run) competes until `shutdown` is cancelled. Each time leadership is won it calls `work` with a new [`Term`]
 /// and drives the future. When the term is over, [`Term::over`] resolves and [`Term::check`] fails: the work has to return
-/// soon, and is dropped when it does not.
+/// soon, and is dropped when it does not. At a shutdown it may finish what it has begun; after a loss it may not.
 ///
 /// # Guarantees
 ///
@@ -42,7 +42,7 @@ pub type WorkError = Box<dyn std::error::Error + Send + Sync>;
 /// # Assumptions
 ///
 /// - The work checks its term right before every effect, and bounds each effect by [`Term::remaining`]; [`Term::run`] does
-///   both.
+///   both. It returns only when none of its effects is under way any more.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement leadership",
     note = "use `vdbi_lifecycle::election::LeaseElection`, `AlwaysLeader`, or implement `vdbi_core::leadership::Leadership`"
@@ -100,7 +100,10 @@ struct Shared {
     clock: Arc<dyn Clock>,
     /// Nanoseconds on `clock`; moved forward by each acknowledged renewal.
     deadline: AtomicU64,
+    /// Nothing begins any more.
     over: CancellationToken,
+    /// Nothing goes on any more.
+    lost: CancellationToken,
 }
 
 /// The elector's side of a [`Term`]: it prolongs and ends it. Dropping it ends the term.
@@ -131,6 +134,7 @@ impl Term {
             clock,
             deadline: AtomicU64::new(nanoseconds(deadline)),
             over: CancellationToken::new(),
+            lost: CancellationToken::new(),
         }));
         (term.clone(), TermControl(term))
     }
@@ -174,22 +178,39 @@ impl Term {
     }
 
     /// Performs one effect: not at all when the term is over, no longer than [`Term::remaining`], and not one step further once
-    /// the term has ended. Steps are what lies between two awaits: a machine that wakes up from a suspension in the middle of an
-    /// effect does not go on with it, though no timer has rung.
+    /// the right to act is lost. Steps are what lies between two awaits: a machine that wakes up from a suspension in the middle
+    /// of an effect does not go on with it, though no timer has rung. In a term that winds down the effect is finished.
     ///
     /// # Errors
     ///
-    /// [`TermOver`] when the term was over before, or ended meanwhile and the effect was dropped. It may have happened.
+    /// [`TermOver`] when the term was over before, or was lost meanwhile and the effect was dropped. It may have happened.
     pub async fn run<T>(&self, effect: impl Future<Output = T>) -> Result<T, TermOver> {
+        self.until(&self.0.lost, effect).await
+    }
+
+    /// Waits for what has no effect, a read or a pause: like [`Term::run`], but a term that winds down does not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`TermOver`] when the term was over before, or ended meanwhile.
+    pub async fn wait<T>(&self, event: impl Future<Output = T>) -> Result<T, TermOver> {
+        self.until(&self.0.over, event).await
+    }
+
+    async fn until<T>(
+        &self,
+        end: &CancellationToken,
+        future: impl Future<Output = T>,
+    ) -> Result<T, TermOver> {
         self.check()?;
-        let (mut effect, mut over) = (pin!(effect), pin!(self.over()));
+        let (mut future, mut ended) = (pin!(future), pin!(end.cancelled()));
         let mut deadline = pin!(tokio::time::sleep(self.remaining()));
         poll_fn(|context| {
-            self.check()?;
-            if over.as_mut().poll(context).is_ready() || deadline.as_mut().poll(context).is_ready() {
+            let ended = ended.as_mut().poll(context).is_ready() || deadline.as_mut().poll(context).is_ready();
+            if ended || self.remaining().is_zero() {
                 return Poll::Ready(Err(TermOver { lease: self.0.lease.clone() }));
             }
-            effect.as_mut().poll(context).map(Ok)
+            future.as_mut().poll(context).map(Ok)
         })
         .await
     }
@@ -212,9 +233,15 @@ impl TermControl {
         self.0.0.deadline.fetch_max(nanoseconds(deadline), Ordering::AcqRel);
     }
 
-    /// Ends the term at once.
+    /// Ends the term, though the right to act still stands: nothing begins any more, and what is under way goes on to its end.
+    pub fn wind_down(&self) {
+        self.0.0.over.cancel();
+    }
+
+    /// Ends the term at once: the right to act is lost.
     pub fn end(&self) {
         self.0.0.over.cancel();
+        self.0.0.lost.cancel();
     }
 }
 
@@ -264,11 +291,13 @@ impl Leadership for AlwaysLeader {
             let outcome = tokio::select! {
                 outcome = &mut work => outcome,
                 () = shutdown.cancelled() => {
-                    control.end();
+                    control.wind_down();
                     work.await
                 }
             };
-            if let Err(error) = outcome {
+            if let Err(error) = outcome
+                && !shutdown.is_cancelled()
+            {
                 tracing::error!(%error, "the work failed; it starts again in a second");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -313,17 +342,50 @@ mod tests {
         assert_eq!(started.elapsed(), Duration::from_secs(10));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_effect_under_way_is_dropped_when_the_term_is_ended() {
-        let (term, control) = term(Duration::from_secs(10));
+    /// The outcomes of an effect and of a wait that take five seconds, and when they were known; after a second this happens.
+    async fn under_way(
+        deadline: Duration,
+        happens: impl FnOnce(&TermControl),
+    ) -> [(Result<(), TermOver>, Duration); 2] {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (term, control) = term(deadline);
         let started = tokio::time::Instant::now();
-        let end = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        let effect = async { (term.run(tokio::time::sleep(5 * SECOND)).await, started.elapsed()) };
+        let wait = async { (term.wait(tokio::time::sleep(5 * SECOND)).await, started.elapsed()) };
+        let happens = async {
+            tokio::time::sleep(SECOND).await;
+            happens(&control);
+        };
+        let (effect, wait, ()) = tokio::join!(effect, wait, happens);
+        assert!(term.run(async {}).await.is_err() && term.wait(async {}).await.is_err(), "nothing begins");
+        [effect, wait]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_dropped_when_the_term_is_lost() {
+        let over = Err(TermOver { lease: "renewer".into() });
+        let at = (over, Duration::from_secs(1));
+        assert_eq!(under_way(Duration::from_secs(10), TermControl::end).await, [at.clone(), at]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_effect_under_way_is_finished_while_the_term_winds_down_and_a_wait_is_not() {
+        let over = Err(TermOver { lease: "renewer".into() });
+        let outcomes = under_way(Duration::from_secs(10), TermControl::wind_down).await;
+        assert_eq!(outcomes, [(Ok(()), Duration::from_secs(5)), (over, Duration::from_secs(1))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn winding_down_does_not_outlast_the_deadline_or_a_loss() {
+        let over = Err(TermOver { lease: "renewer".into() });
+        let [effect, _] = under_way(Duration::from_secs(3), TermControl::wind_down).await;
+        assert_eq!(effect, (over.clone(), Duration::from_secs(3)));
+        let wind_down_and_lose = |control: &TermControl| {
+            control.wind_down();
             control.end();
         };
-        let (outcome, ()) = tokio::join!(term.run(std::future::pending::<()>()), end);
-        assert!(outcome.is_err());
-        assert_eq!(started.elapsed(), Duration::from_secs(1));
+        let [effect, _] = under_way(Duration::from_secs(10), wind_down_and_lose).await;
+        assert_eq!(effect, (over, Duration::from_secs(1)));
     }
 
     #[tokio::test]

@@ -274,6 +274,28 @@ async fn nothing_is_revoked_after_the_term() {
 }
 
 #[tokio::test]
+async fn a_revocation_under_way_at_a_shutdown_is_finished_and_none_begins() {
+    let mut world = World::new();
+    // Sixteen would go at once of these, so that eight wait.
+    for index in 0..16 {
+        world.credential(&format!("gone-{index}"), OLD, |_| {}).await;
+        let (id, _) = world.credential(&format!("web-{index}"), OLD, |_| {}).await;
+        world.create_pod(&format!("web-{index}"), id).await;
+    }
+    let mut hold = world.source.hold(SourceOperation::Revoke);
+    world.revoke();
+    hold.arrived(8).await;
+    world.control.wind_down();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(world.work.try_join_next().is_none(), "it waits for what it has begun");
+    hold.release();
+    world.work.join_next().await.unwrap().unwrap();
+    assert_eq!(world.source.calls(SourceOperation::Revoke), 8);
+    assert_eq!(world.source.leases().len(), 32 - 8, "and those were revoked");
+    assert_eq!(world.ledger.entries().len(), 32, "their entries are for the next term");
+}
+
+#[tokio::test]
 async fn a_revoker_that_was_suspended_in_the_middle_of_a_pass_revokes_nothing_more() {
     let mut world = World::new();
     let mut issued = Vec::new();
@@ -356,6 +378,29 @@ async fn nothing_is_renewed_after_the_term() {
     world.control.end();
     world.work.join_next().await.unwrap().unwrap();
     assert_eq!(world.source.calls(SourceOperation::Renew), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_under_way_at_a_shutdown_are_finished_and_none_begins() {
+    let mut world = World::new();
+    for index in 0..12 {
+        world.credential(&format!("web-{index}"), Duration::ZERO, |_| {}).await;
+    }
+    let mut hold = world.source.hold(SourceOperation::Renew);
+    world.renew();
+    hold.arrived(8).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let leases = world.source.leases();
+    let before: Vec<_> = leases.iter().map(|lease| world.source.remaining(lease).unwrap()).collect();
+    world.control.wind_down();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(world.work.try_join_next().is_none(), "it waits for what it has begun");
+    hold.release();
+    world.work.join_next().await.unwrap().unwrap();
+    assert_eq!(world.source.calls(SourceOperation::Renew), 8);
+    let renewed =
+        leases.iter().zip(before).filter(|(lease, before)| world.source.remaining(lease).unwrap() > *before);
+    assert_eq!(renewed.count(), 8, "and those were renewed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,7 +106,7 @@ impl KubeLeaderElection {
         let mut work = pin!(AssertUnwindSafe(work(term.clone())).catch_unwind());
         let wind_down = async {
             shutdown.cancelled().await;
-            control.end();
+            control.wind_down();
             // The lease is kept until the work has returned.
             pending::<()>().await;
         };

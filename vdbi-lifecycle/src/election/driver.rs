@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::Clock,
-    leadership::{LeadershipError, Term, TermControl, WorkError},
+    leadership::{LeadershipError, Term, TermControl, TermOver, WorkError},
 };
 
 use super::{
@@ -151,6 +151,7 @@ impl Driver {
                 }
             }
             Action::End(reason) => self.end(reason),
+            Action::Cut => self.leading = None,
             Action::Drop => self.work.abort_all(),
             Action::Stop(_) => {}
         }
@@ -176,7 +177,12 @@ impl Driver {
         let Settings { lease_name, identity, .. } = &*self.settings;
         tracing::info!(lease = lease_name, %identity, reason = reason.as_str(), "leadership lost");
         self.view.metrics.lost(reason);
-        self.leading = None;
+        self.view.lost();
+        match &self.leading {
+            // The lease is ours until the work has returned.
+            Some(leading) if reason == Reason::Shutdown => leading.control.wind_down(),
+            _ => self.leading = None,
+        }
     }
 
     fn must_stop(&self, at: Duration) {
@@ -187,7 +193,8 @@ impl Driver {
     fn log_end(&self, ended: Result<Result<(), WorkError>, JoinError>) {
         let lease = &self.settings.lease_name;
         match ended {
-            Ok(Ok(())) if self.leading.is_none() => {}
+            Ok(Ok(())) if !self.machine.leads() => {}
+            Ok(Err(error)) if !self.machine.leads() && error.is::<TermOver>() => {}
             Ok(Ok(())) => tracing::warn!(%lease, "the work returned although its term was not over"),
             Ok(Err(error)) => tracing::error!(%lease, %error, "the work failed"),
             Err(error) if error.is_panic() => tracing::error!(%lease, %error, "the work panicked"),

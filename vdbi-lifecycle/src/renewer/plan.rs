@@ -38,13 +38,22 @@ pub struct Plan {
 enum State {
     Scheduled {
         at: Duration,
-        failures: u32,
+        past: Past,
     },
     InFlight {
-        failures: u32,
+        past: Past,
     },
     /// Nothing to do about it until it leaves the ledger: it is somebody else's, or it is lost.
     Settled,
+}
+
+/// What is known of an entry from earlier attempts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Past {
+    /// In a row, up to now.
+    failures: u32,
+    /// When the credential dies unless it is renewed; `None` before the first renewal.
+    expires: Option<Duration>,
 }
 
 /// How one attempt ended.
@@ -81,7 +90,7 @@ impl Plan {
         self.entries.retain(|id, _| listed.contains(id));
         for &id in listed {
             if !self.entries.contains_key(&id) {
-                self.schedule(id, now, 0);
+                self.schedule(id, now, Past::default());
             }
         }
     }
@@ -102,30 +111,36 @@ impl Plan {
         self.next_due().filter(|&at| at <= now)?;
         let Reverse((_, id)) = self.due.pop()?;
         if let Some(state) = self.entries.get_mut(&id) {
-            let failures = match *state {
-                State::Scheduled { failures, .. } | State::InFlight { failures } => failures,
-                State::Settled => 0,
+            let past = match *state {
+                State::Scheduled { past, .. } | State::InFlight { past } => past,
+                State::Settled => Past::default(),
             };
-            *state = State::InFlight { failures };
+            *state = State::InFlight { past };
         }
         Some(id)
     }
 
     /// Enters the outcome of an attempt. `random` is in `0.0..1.0`.
     pub fn settle(&mut self, id: EntryId, now: Duration, attempt: &Attempt, random: f64) {
-        let Some(&State::InFlight { failures }) = self.entries.get(&id) else { return };
+        let Some(&State::InFlight { past }) = self.entries.get(&id) else { return };
         let spread = |pause: Duration| pause.mul_f64(1.0 - JITTER * random);
         match attempt {
             Attempt::Renewed(ttl) => {
                 let pause = spread(ttl.mul_f64(self.renew_at)).max(SHORTEST_PAUSE);
-                self.schedule(id, now + pause, 0);
+                self.schedule(id, now + pause, Past { failures: 0, expires: Some(now + *ttl) });
             }
             Attempt::Failed(advice) => {
                 let pause = match advice {
-                    Advice::Retry => FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY),
+                    Advice::Retry => {
+                        FIRST_RETRY.saturating_mul(1 << past.failures.min(10)).min(LONGEST_RETRY)
+                    }
                     Advice::GiveUp | Advice::Deny => GIVE_UP_RETRY,
                 };
-                self.schedule(id, now + spread(pause), failures + 1);
+                // Half of what is left at most: whatever passes in time is not slept over.
+                let left = past.expires.map(|at| at.saturating_sub(now)).filter(|left| !left.is_zero());
+                let longest = left.map_or(pause, |left| (left / 2).max(FIRST_RETRY));
+                let past = Past { failures: past.failures + 1, ..past };
+                self.schedule(id, now + spread(pause.min(longest)), past);
             }
             Attempt::Lost | Attempt::NotOurs => {
                 self.entries.insert(id, State::Settled);
@@ -138,8 +153,8 @@ impl Plan {
         self.entries.values().filter(|state| **state != State::Settled).count()
     }
 
-    fn schedule(&mut self, id: EntryId, at: Duration, failures: u32) {
-        self.entries.insert(id, State::Scheduled { at, failures });
+    fn schedule(&mut self, id: EntryId, at: Duration, past: Past) {
+        self.entries.insert(id, State::Scheduled { at, past });
         self.due.push(Reverse((at, id)));
     }
 }
@@ -209,6 +224,27 @@ mod tests {
         assert_eq!(plan.take_due(now), Some(id));
         plan.settle(id, now, &Attempt::Failed(Advice::Retry), 0.0);
         assert_eq!(plan.next_due(), Some(now + at(1)));
+    }
+
+    #[test]
+    fn no_pause_after_a_failure_is_longer_than_half_of_what_is_left_of_the_credential() {
+        for advice in [Advice::Retry, Advice::Deny] {
+            let (mut plan, id) = in_flight();
+            plan.settle(id, at(0), &Attempt::Renewed(at(600)), 0.0);
+            let mut now = at(300);
+            while now < at(600) {
+                assert_eq!(plan.take_due(now), Some(id));
+                plan.settle(id, now, &Attempt::Failed(advice), 0.0);
+                let next = plan.next_due().unwrap();
+                assert!(next - now <= ((at(600) - now) / 2).max(at(1)), "{advice:?}: {now:?} to {next:?}");
+                now = next;
+            }
+            // Dead, as far as is known here: it is still asked for, with the pauses of any failure.
+            assert_eq!(plan.take_due(now), Some(id));
+            plan.settle(id, now, &Attempt::Failed(advice), 0.0);
+            let pause = if matches!(advice, Advice::Deny) { at(300) } else { at(60) };
+            assert_eq!(plan.next_due(), Some(now + pause));
+        }
     }
 
     #[test]

@@ -123,13 +123,14 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             }
             self.metrics.active.set(plan.active() as f64);
         }
-        in_flight.shutdown().await;
+        // What has begun is finished, as far as the term lets it.
+        while in_flight.join_next().await.is_some() {}
         self.metrics.active.set(0.0);
         Ok(())
     }
 
     async fn scan(&self, term: &Term) -> Option<HashSet<EntryId>> {
-        match term.run(self.ledger.list()).await.ok()? {
+        match term.wait(self.ledger.list()).await.ok()? {
             Ok(ids) => {
                 self.metrics.scans.increment(1);
                 self.metrics.last_scan.set(Timestamp::now().as_second() as f64);
@@ -148,7 +149,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         let retry = Attempt::Failed(vdbi_core::credential::Advice::Retry);
         let entry = match known {
             Some(entry) => entry,
-            None => match term.run(self.ledger.read(id)).await {
+            None => match term.wait(self.ledger.read(id)).await {
                 Ok(Ok(Some(stored))) => Arc::new(stored.entry),
                 // A standby may lag behind: the next scan knows whether the entry is gone.
                 Ok(Ok(None)) => return outcome(retry, None),

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    future::pending,
     pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::{
@@ -122,7 +123,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
         let (sender, mut changes) = mpsc::unbounded_channel();
-        let watch = self.pods.changes().for_each(|change| {
+        let watch = self.pods.changes().for_each(move |change| {
             // The receiver outlives this future.
             let _ = sender.send(change);
             std::future::ready(())
@@ -136,8 +137,12 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             loop {
                 let mut agenda = Agenda::default();
                 tokio::select! {
+                    () = term.over() => return Ok(()),
                     _ = interval.tick() => agenda.everything = true,
-                    Some(change) = changes.recv() => agenda.add(change),
+                    change = changes.recv() => match change {
+                        Some(change) => agenda.add(change),
+                        None => return Err("the watch on pods ended".into()),
+                    },
                     () = tokio::time::sleep_until(retry_at), if !unfinished.is_empty() => {
                         agenda = std::mem::take(&mut unfinished);
                     }
@@ -152,11 +157,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 }
             }
         };
-        let (mut watch, mut rounds) = (pin!(watch), pin!(rounds));
+        // Rounds end by themselves, so that no revocation is dropped under way.
         tokio::select! {
-            () = term.over() => Ok(()),
-            () = &mut watch => Err("the watch on pods ended".into()),
-            never = &mut rounds => never,
+            outcome = rounds => outcome,
+            never = watch.then(|()| pending()) => never,
         }
     }
 
@@ -211,7 +215,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         }
         let mut failed = Vec::new();
         for (namespace, ids) in candidates {
-            let claims = list(self.pods.claims_in(namespace)).await?;
+            let claims = list(term, self.pods.claims_in(namespace)).await?;
             let gone = self.judge(&ids, entries, &claims, Occasion::PodEnded);
             let left = self.revoke_all(term, &gone, entries).await;
             failed.extend(left.into_iter().map(|id| (namespace.to_owned(), id)));
@@ -221,11 +225,11 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
 
     /// Compares the whole ledger with the live pods. Returns whether everything that was found is done.
     async fn sweep(&self, term: &Term, entries: &mut Entries) -> Result<bool, SweepError> {
-        let listed: HashSet<EntryId> = term.run(self.ledger.list()).await??.into_iter().collect();
+        let listed: HashSet<EntryId> = term.wait(self.ledger.list()).await??.into_iter().collect();
         entries.retain(|id, _| listed.contains(id));
         let complete = self.read(term, listed.iter().copied(), entries).await;
         // After the ledger was read: an admission that is under way has its entry before its pod exists.
-        let claims = list(self.pods.labelled_claims()).await?;
+        let claims = list(term, self.pods.labelled_claims()).await?;
 
         let ids: Vec<EntryId> = entries.keys().copied().collect();
         let mut findings: HashMap<Finding, Vec<EntryId>> = HashMap::new();
@@ -257,7 +261,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         let mut done = complete;
         for (namespace, ids) in candidates {
             // A pod that lives without its label keeps its credential.
-            let claims = list(self.pods.claims_in(&namespace)).await?;
+            let claims = list(term, self.pods.claims_in(&namespace)).await?;
             let gone = self.judge(&ids, entries, &claims, Occasion::Sweep);
             done &= self.revoke_all(term, &gone, entries).await.is_empty();
         }
@@ -279,7 +283,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     async fn read(&self, term: &Term, ids: impl Iterator<Item = EntryId>, entries: &mut Entries) -> bool {
         let unknown: Vec<EntryId> = ids.filter(|id| !entries.contains_key(id)).collect();
         let read = stream::iter(unknown)
-            .map(async |id| (id, term.run(self.ledger.read(id)).await))
+            .map(async |id| (id, term.wait(self.ledger.read(id)).await))
             .buffer_unordered(self.settings.max_in_flight);
         let mut complete = true;
         let mut read = pin!(read);
@@ -350,8 +354,11 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     }
 }
 
-async fn list(claims: impl Future<Output = Result<Claims, kube::Error>>) -> Result<Claims, SweepError> {
-    let listed = tokio::time::timeout(LIST_TIMEOUT, claims).await;
+async fn list(
+    term: &Term,
+    claims: impl Future<Output = Result<Claims, kube::Error>>,
+) -> Result<Claims, SweepError> {
+    let listed = term.wait(tokio::time::timeout(LIST_TIMEOUT, claims)).await?;
     Ok(listed.map_err(|_| SweepError::PodsTimeout)??)
 }
 

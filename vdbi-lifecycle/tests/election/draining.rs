@@ -1,12 +1,15 @@
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::{Instant, sleep},
+};
 use vdbi_core::{
     leadership::{LeadershipError, TermOver},
     memory::kubernetes::{Fault, Verb},
 };
 
-use crate::cluster::{Cluster, SECOND, of};
+use crate::cluster::{Cluster, Replica, SECOND, of};
 
 #[tokio::test(start_paused = true)]
 async fn slow_draining_holds_the_lease_until_the_work_has_returned() {
@@ -28,6 +31,50 @@ async fn slow_draining_holds_the_lease_until_the_work_has_returned() {
     assert_eq!(cluster.holder().await, term.identity(), "it is still renewed");
     b.leads().await;
     assert!(start.elapsed() >= 18 * SECOND && start.elapsed() < 19 * SECOND, "{:?}", start.elapsed());
+}
+
+/// A leader with an effect of six seconds under way, and what comes of it.
+async fn with_an_effect(cluster: &mut Cluster) -> (Replica, UnboundedReceiver<Result<(), TermOver>>) {
+    let (outcomes, outcome) = unbounded_channel();
+    let candidate = cluster.candidate("a");
+    let mut a = cluster.run(candidate, move |term, terms| {
+        let outcomes = outcomes.clone();
+        async move {
+            terms.send(term.clone())?;
+            outcomes.send(term.run(sleep(6 * SECOND)).await)?;
+            term.wait(std::future::pending::<()>()).await?;
+            Ok(())
+        }
+    });
+    a.leads().await;
+    sleep(SECOND).await;
+    (a, outcome)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_under_way_at_a_shutdown_is_finished_before_the_lease_is_handed_on() {
+    let mut cluster = Cluster::new();
+    let (a, mut outcome) = with_an_effect(&mut cluster).await;
+    let mut b = cluster.replica("b");
+    b.stands_by().await;
+    a.shutdown.cancel();
+    b.leads().await;
+    assert_eq!(outcome.try_recv().unwrap(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_a_shutdown_lets_finish_ends_when_the_lease_is_taken_from_it() {
+    let mut cluster = Cluster::new();
+    let (a, mut outcome) = with_an_effect(&mut cluster).await;
+    a.shutdown.cancel();
+    sleep(SECOND).await;
+    assert!(outcome.is_empty(), "it goes on");
+    let start = Instant::now();
+    cluster.change(|spec| spec.holder_identity = Some("thief".to_owned())).await;
+    assert!(outcome.recv().await.unwrap().is_err());
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    cluster.ended().await.unwrap();
+    assert_eq!(cluster.holder().await, "thief");
 }
 
 #[tokio::test(start_paused = true)]

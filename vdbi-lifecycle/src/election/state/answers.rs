@@ -157,6 +157,7 @@ impl Machine {
                 *why = reason;
                 draining.since = now;
                 self.pending = None;
+                actions.push(Action::Cut);
             }
             _ => {}
         }

@@ -60,8 +60,10 @@ pub(crate) enum Action {
     Start { cause: Cause, fence: String, sent: Duration },
     /// The lease was renewed by a write sent then.
     Extend { sent: Duration },
-    /// The term is over.
+    /// The term is over. After a shutdown the work may finish what it has begun, as long as the lease is renewed.
     End(Reason),
+    /// The lease is somebody else's while the work finishes: it has to stop at once.
+    Cut,
     /// The work has not returned in time.
     Drop,
     /// The end. `Err`: the work did not return; nothing was released.

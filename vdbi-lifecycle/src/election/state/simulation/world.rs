@@ -274,6 +274,8 @@ impl World {
                     self.at(now + delay, index, Happening::Local(Event::WorkEnded));
                 }
             }
+            // Here every effect lasts as long as its term had when it began: the harder case.
+            Action::Cut => {}
             Action::Drop => self.at(now, index, Happening::Local(Event::WorkEnded)),
             Action::Stop(_) => node.crash(),
         }
