@@ -38,6 +38,13 @@ impl Samples {
     }
 }
 
+impl FromIterator<Duration> for Samples {
+    /// Taken apart from each other: there is no rate.
+    fn from_iter<I: IntoIterator<Item = Duration>>(latencies: I) -> Self {
+        Self { latencies: latencies.into_iter().collect(), elapsed: Duration::ZERO }
+    }
+}
+
 /// A closed loop: each client asks again once it has its answer, until the time is over or `most` have been asked.
 ///
 /// # Errors

@@ -16,6 +16,8 @@ pub struct AuditEvent {
     pub uri: String,
     /// What was asked for; none for paths such as `/readyz`.
     pub object: Option<ObjectRef>,
+    /// `ResponseComplete`; a watch has an event when it begins as well, `ResponseStarted`.
+    pub stage: String,
     /// The status of the answer; none while a watch goes on.
     pub code: Option<u16>,
     /// What the authorizer and the admission plugins noted.
@@ -59,6 +61,7 @@ pub(super) fn events(log: &Path) -> Result<Vec<AuditEvent>> {
             verb: entry.verb,
             user: entry.user.username,
             uri: entry.request_uri,
+            stage: entry.stage,
             object: entry.object_ref,
             code: entry.response_status.and_then(|status| status.code),
             annotations: entry.annotations,
@@ -70,6 +73,7 @@ pub(super) fn events(log: &Path) -> Result<Vec<AuditEvent>> {
 #[serde(rename_all = "camelCase")]
 struct Entry {
     verb: String,
+    stage: String,
     user: User,
     #[serde(rename = "requestURI")]
     request_uri: String,

@@ -1,0 +1,81 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vdbi_core::leadership::{Leadership, Term};
+use vdbi_core::metrics::Registry;
+use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+
+use super::NAMESPACE;
+
+/// A process with one candidate for each of many Leases. It prints `leading INDEX` and `stopped INDEX`, as
+/// `client-go/main.go` does.
+#[derive(Debug, Args)]
+pub(crate) struct Candidates {
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// Of the Leases' names.
+    #[arg(long)]
+    prefix: String,
+    #[arg(long)]
+    leases: usize,
+    #[arg(long)]
+    pod: String,
+    /// The seconds over which the candidates begin.
+    #[arg(long)]
+    spread: u32,
+}
+
+impl Candidates {
+    /// Until SIGTERM.
+    pub(crate) async fn run(self) -> Result<()> {
+        rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .map_err(|_| anyhow!("another TLS provider is installed"))?;
+        let shutdown = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut running = JoinSet::new();
+        for lease in 0..self.leases {
+            let election = self.election(lease).await?;
+            let pause = Duration::from_secs(1).mul_f64(f64::from(self.spread) * rand::random::<f64>());
+            let shutdown = shutdown.clone();
+            running.spawn(async move {
+                tokio::time::sleep(pause).await;
+                election.run(move |term| lead(lease, term), shutdown).await
+            });
+        }
+        terminate.recv().await;
+        shutdown.cancel();
+        while let Some(ended) = running.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    async fn election(&self, lease: usize) -> Result<LeaseElection> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        config.default_retry = false;
+        let client = kube::Client::try_from(config)?;
+        let identity = Identity::new(&self.pod, &self.pod);
+        let settings = Settings::new(format!("{}-{lease}", self.prefix), NAMESPACE, identity);
+        Ok(LeaseElection::new(client, settings, Arc::new(BoottimeClock), &Registry::disabled())?)
+    }
+}
+
+async fn lead(lease: usize, term: Term) -> Result<(), vdbi_core::leadership::WorkError> {
+    println!("leading {lease}");
+    // The end of the right to act, whichever way it ends.
+    while term.check().is_ok() {
+        let _over = term.wait(tokio::time::sleep(term.remaining())).await;
+    }
+    println!("stopped {lease}");
+    Ok(())
+}
