@@ -1,16 +1,17 @@
 // A process with client-go's candidates, for comparison: as many Leases as asked for, with the settings that Kubernetes'
-// own components have. It prints "leading INDEX" and "stopped INDEX".
+// own components have. It prints "leading INDEX" and "stopped INDEX", and stops the candidates whose INDEX it reads.
 package main
 
 import (
+	"bufio"
 	"context"
 	"flag"
 	"fmt"
 	"log"
 	"math/rand"
-	"os/signal"
+	"os"
+	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -36,18 +37,17 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	shutdown, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-
 	var output sync.Mutex
 	say := func(what string, lease int) {
 		output.Lock()
 		defer output.Unlock()
 		fmt.Println(what, lease)
 	}
-	var running sync.WaitGroup
+	stop := make([]context.CancelFunc, *leases)
 	for lease := range *leases {
-		running.Go(func() {
+		shutdown, cancel := context.WithCancel(context.Background())
+		stop[lease] = cancel
+		go func() {
 			time.Sleep(time.Duration(rand.Float64() * float64(*spread) * float64(time.Second)))
 			lock, err := resourcelock.New(resourcelock.LeasesResourceLock, "default", fmt.Sprintf("%s-%d", *prefix, lease),
 				client.CoreV1(), client.CoordinationV1(), resourcelock.ResourceLockConfig{Identity: *pod})
@@ -69,7 +69,13 @@ func main() {
 					OnStoppedLeading: func() {},
 				},
 			})
-		})
+		}()
 	}
-	running.Wait()
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		lease, err := strconv.Atoi(lines.Text())
+		if err != nil {
+			log.Fatal(err)
+		}
+		stop[lease]()
+	}
 }

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Cluster, Kubernetes};
-use rustix::process::Signal;
 use serde_json::json;
 use tokio::process::Command;
 use tokio::time::sleep;
 
 use blackhole::Blackhole;
 pub(crate) use candidates::Candidates;
-use group::{Group, Handover, Make};
+use group::{Group, Make};
 use report::{Case, Report, Requests};
 
 const NAMESPACE: &str = "default";
@@ -110,18 +109,21 @@ impl World<'_> {
         let mut group = Group::new(make, &self.client_go, &prefix, self.leases)?;
         group.settled(&hole.kubeconfig, direct, candidates).await?;
 
-        let ended = Instant::now();
-        match end {
-            End::Graceful => group.signal_leader(Signal::TERM)?,
+        let ended = match end {
+            End::Graceful => group.stop_leaders().await?,
             End::SamePod => {
-                group.signal_leader(Signal::KILL)?;
+                let killed = group.kill_leader().await?;
                 group.start(0, direct, Duration::ZERO)?;
+                vec![killed; self.leases]
             }
-            End::Crash => group.signal_leader(Signal::KILL)?,
-            End::CutOff => hole.cut(),
-        }
+            End::Crash => vec![group.kill_leader().await?; self.leases],
+            End::CutOff => {
+                hole.cut();
+                vec![Instant::now(); self.leases]
+            }
+        };
         let dead = matches!(end, End::SamePod | End::Crash);
-        let handovers: Vec<Handover> = group.handovers(ended, dead).await?;
+        let handovers = group.handovers(&ended, dead).await?;
         Ok(Some(Case { make, end, candidates, handovers }))
     }
 

@@ -2,10 +2,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::leadership::{Leadership, Term};
@@ -14,8 +14,8 @@ use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings}
 
 use super::NAMESPACE;
 
-/// A process with one candidate for each of many Leases. It prints `leading INDEX` and `stopped INDEX`, as
-/// `client-go/main.go` does.
+/// A process with one candidate for each of many Leases. It prints `leading INDEX` and `stopped INDEX`, and stops the candidates
+/// whose `INDEX` it reads, as `client-go/main.go` does.
 #[derive(Debug, Args)]
 pub(crate) struct Candidates {
     #[arg(long)]
@@ -33,27 +33,28 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// Until SIGTERM.
+    /// Until the end of standard input.
     pub(crate) async fn run(self) -> Result<()> {
         rustls::crypto::aws_lc_rs::default_provider()
             .install_default()
             .map_err(|_| anyhow!("another TLS provider is installed"))?;
-        let shutdown = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate())?;
         let mut running = JoinSet::new();
+        let mut shutdowns = Vec::new();
         for lease in 0..self.leases {
             let election = self.election(lease).await?;
             let pause = Duration::from_secs(1).mul_f64(f64::from(self.spread) * rand::random::<f64>());
-            let shutdown = shutdown.clone();
+            let shutdown = CancellationToken::new();
+            shutdowns.push(shutdown.clone());
             running.spawn(async move {
                 tokio::time::sleep(pause).await;
                 election.run(move |term| lead(lease, term), shutdown).await
             });
         }
-        terminate.recv().await;
-        shutdown.cancel();
-        while let Some(ended) = running.join_next().await {
-            ended??;
+        let mut lines = BufReader::new(stdin()).lines();
+        while let Some(line) = lines.next_line().await? {
+            let shutdown: &CancellationToken =
+                shutdowns.get(line.parse::<usize>()?).context("no such Lease")?;
+            shutdown.cancel();
         }
         Ok(())
     }

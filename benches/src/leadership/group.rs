@@ -3,8 +3,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -15,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The longest renewal interval of both.
 const SPREAD: Duration = Duration::from_secs(3);
+
+/// Between two Leases whose leaders are told to stop.
+const APART: Duration = Duration::from_millis(100);
 
 /// Whose election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl Group {
             .arg(kubeconfig)
             .args(["--prefix", &self.prefix, "--leases", &self.leases.to_string()])
             .args(["--pod", &format!("pod-{pod}"), "--spread", &spread.as_secs().to_string()])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -135,16 +137,29 @@ impl Group {
         Ok(())
     }
 
-    pub(super) fn signal_leader(&self, signal: Signal) -> Result<()> {
-        let pid = self.processes[0].id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        kill_process(pid.context("the leader has ended")?, signal)?;
-        Ok(())
+    /// Kills the leader of all Leases, without a word. It is dead since the moment that is returned.
+    pub(super) async fn kill_leader(&mut self) -> Result<Instant> {
+        let at = Instant::now();
+        self.processes[0].kill().await?;
+        Ok(at)
     }
 
-    /// After what has ended the leader just now: the hand-over of each Lease to one of the others. A leader that says nothing
-    /// of its end is dead since then.
-    pub(super) async fn handovers(&mut self, ended: Instant, dead: bool) -> Result<Vec<Handover>> {
-        let mut stopped = vec![dead.then_some(ended); self.leases];
+    /// Stops the leader of one Lease after another, so that each hand-over is alone. Returns when each was told.
+    pub(super) async fn stop_leaders(&mut self) -> Result<Vec<Instant>> {
+        let mut told = Vec::with_capacity(self.leases);
+        for lease in 0..self.leases {
+            tokio::time::sleep(APART).await;
+            told.push(Instant::now());
+            let input = self.processes[0].stdin.as_mut().context("it is piped")?;
+            input.write_all(format!("{lease}\n").as_bytes()).await?;
+        }
+        Ok(told)
+    }
+
+    /// The hand-over of each Lease to one of the others, after what ended its leader then. A dead leader says nothing of its
+    /// end.
+    pub(super) async fn handovers(&mut self, ended: &[Instant], dead: bool) -> Result<Vec<Handover>> {
+        let mut stopped: Vec<_> = ended.iter().map(|&at| dead.then_some(at)).collect();
         let mut next = vec![None; self.leases];
         while stopped.iter().chain(&next).any(Option::is_none) {
             let Event { process, lease, leading, at } = self.event().await?;
@@ -158,12 +173,11 @@ impl Group {
             }
         }
         let pairs = stopped.into_iter().flatten().zip(next.into_iter().flatten());
-        Ok(pairs
-            .map(|(stopped, next)| Handover {
-                took: next.duration_since(ended),
-                overlap: stopped.saturating_duration_since(next),
-            })
-            .collect())
+        let handover = |((stopped, next), ended): ((Instant, Instant), &Instant)| Handover {
+            took: next.duration_since(*ended),
+            overlap: stopped.saturating_duration_since(next),
+        };
+        Ok(pairs.zip(ended).map(handover).collect())
     }
 
     async fn event(&mut self) -> Result<Event> {

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,6 +11,8 @@ use serde_json::Value;
 pub struct Request {
     /// Unique to the request.
     pub id: String,
+    /// When it was answered.
+    pub time: Timestamp,
     /// `read`, `update`, `list`, ..
     pub operation: String,
     /// Without `/v1/`, such as `sys/leases/renew`.
@@ -29,6 +32,7 @@ pub(super) fn requests(log: &Path) -> Result<Vec<Request>> {
     Ok(answers
         .map(|entry| Request {
             id: entry.request.id,
+            time: entry.time,
             operation: entry.request.operation,
             path: entry.request.path,
             display_name: entry.auth["display_name"].as_str().unwrap_or_default().to_owned(),
@@ -41,6 +45,7 @@ pub(super) fn requests(log: &Path) -> Result<Vec<Request>> {
 struct Entry {
     #[serde(rename = "type")]
     kind: String,
+    time: Timestamp,
     #[serde(default)]
     auth: Value,
     request: Asked,
