@@ -156,22 +156,11 @@ impl World<'_> {
     /// A kubeconfig of a service account with the rights of a candidate.
     async fn authorize(&self, name: &str) -> Result<PathBuf> {
         self.kubernetes.create_service_account(NAMESPACE, name).await?;
-        let metadata = json!({ "name": name, "namespace": NAMESPACE });
-        let api_version = "rbac.authorization.k8s.io/v1";
         let rule = json!({
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
             "verbs": ["get", "create", "update", "watch"],
         });
-        let role =
-            json!({ "apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": [rule] });
-        self.kubernetes.apply(&role).await?;
-        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name });
-        let subject = json!({ "kind": "ServiceAccount", "name": name, "namespace": NAMESPACE });
-        let binding = json!({
-            "apiVersion": api_version, "kind": "RoleBinding", "metadata": metadata, "roleRef": role,
-            "subjects": [subject],
-        });
-        self.kubernetes.apply(&binding).await?;
+        self.kubernetes.grant(NAMESPACE, name, json!([rule])).await?;
         self.kubernetes.kubeconfig_for_service_account(NAMESPACE, name).await
     }
 

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 pub use audit::{AuditEvent, ObjectRef};
+pub use start::client;
 
 use crate::process::Server;
 

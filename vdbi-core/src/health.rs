@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::clock::Clock;
 
@@ -31,6 +31,17 @@ pub enum Probe {
     Live,
     /// Whether this replica can do its part now. Never let it depend on leadership: a rollout would wait for ever.
     Ready,
+}
+
+/// The [detail](Health::describe) of a service that is asked for something: `status` (`unknown`, `ok` or `failed`) and `message`, by what
+/// came of it last.
+pub fn detail(reached: Option<&Result<(), String>>) -> Value {
+    let (status, message) = match reached {
+        None => ("unknown", ""),
+        Some(Ok(())) => ("ok", ""),
+        Some(Err(reason)) => ("failed", reason.as_str()),
+    };
+    json!({ "status": status, "message": message })
 }
 
 /// The checks of a process. Clones share them.

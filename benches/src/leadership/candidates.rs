@@ -2,9 +2,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,9 +34,6 @@ pub(crate) struct Candidates {
 impl Candidates {
     /// Until the end of standard input.
     pub(crate) async fn run(self) -> Result<()> {
-        rustls::crypto::aws_lc_rs::default_provider()
-            .install_default()
-            .map_err(|_| anyhow!("another TLS provider is installed"))?;
         let mut running = JoinSet::new();
         let mut shutdowns = Vec::new();
         for lease in 0..self.leases {
@@ -60,11 +56,7 @@ impl Candidates {
     }
 
     async fn election(&self, lease: usize) -> Result<LeaseElection> {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
-        let mut config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
-        let client = kube::Client::try_from(config)?;
+        let client = e2e::kubernetes::client(&self.kubeconfig).await?;
         let identity = Identity::new(&self.pod, &self.pod);
         let settings = Settings::new(format!("{}-{lease}", self.prefix), NAMESPACE, identity);
         Ok(LeaseElection::new(client, settings, Arc::new(BoottimeClock), &Registry::disabled())?)

@@ -57,6 +57,24 @@ impl Kubernetes {
         self.apply(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })).await
     }
 
+    /// Gives a service account a role of its own name in its namespace, with these rules.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses it.
+    pub async fn grant(&self, namespace: &str, account: &str, rules: Value) -> Result<()> {
+        let api_version = "rbac.authorization.k8s.io/v1";
+        let metadata = json!({ "name": account, "namespace": namespace });
+        let role = json!({ "apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": rules });
+        self.apply(&role).await?;
+        self.apply(&json!({
+            "apiVersion": api_version, "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account },
+            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
+        }))
+        .await
+    }
+
     /// A token of a service account, as a pod of it would get; without audiences it is for the API server.
     ///
     /// # Errors

@@ -53,11 +53,15 @@ async fn healthy(etcd_port: u16) -> Result<()> {
     Ok(())
 }
 
-async fn client(kubeconfig: &Path) -> Result<kube::Client> {
+/// A client of an API server that shows its first answer: it repeats nothing by itself.
+///
+/// # Errors
+///
+/// When the file is no kubeconfig.
+pub async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     crate::cluster::install_crypto();
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    // A test sees the first answer.
     config.default_retry = false;
     Ok(kube::Client::try_from(config)?)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Kubernetes};
+use e2e::{Cluster, Kubernetes, kubernetes::client};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::{
     Api,
@@ -44,14 +44,6 @@ pub(crate) struct Candidate {
 
 pub(crate) async fn kubernetes() -> Result<Cluster> {
     Cluster::builder().kubernetes().start().await
-}
-
-/// A client as the election wants it: without retries of its own.
-pub(crate) async fn client(kubeconfig: &std::path::Path) -> Result<kube::Client> {
-    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    config.default_retry = false;
-    Ok(kube::Client::try_from(config)?)
 }
 
 impl Election {

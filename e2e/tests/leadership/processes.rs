@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Program, Server, binary};
+use e2e::{Program, Server, binary, kubernetes::client};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use vdbi_core::{
 };
 use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
 
-use crate::candidate::{Election, LEASE_DURATION, NAMESPACE, client, kubernetes};
+use crate::candidate::{Election, LEASE_DURATION, NAMESPACE, kubernetes};
 
 const KUBECONFIG: &str = "VDBI_TEST_KUBECONFIG";
 

@@ -1,28 +1,15 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use e2e::Kubernetes;
+use e2e::{Kubernetes, kubernetes::client};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::candidate::{Election, LEASE_DURATION, NAMESPACE, client, kubernetes};
+use crate::candidate::{Election, LEASE_DURATION, NAMESPACE, kubernetes};
 
 async fn grant(kubernetes: &Kubernetes, account: &str, verbs: &[&str]) -> Result<()> {
-    kubernetes
-        .apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": { "name": account, "namespace": NAMESPACE },
-            "rules": [{ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs }],
-        }))
-        .await?;
-    kubernetes
-        .apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": { "name": account, "namespace": NAMESPACE },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account },
-            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE }],
-        }))
-        .await
+    let rule = json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs });
+    kubernetes.grant(NAMESPACE, account, json!([rule])).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

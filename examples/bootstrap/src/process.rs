@@ -7,13 +7,12 @@ use std::{
 
 use anyhow::Context;
 use futures::TryFutureExt;
-use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     admin::{self, AdminServer},
     config::{Component, Config},
-    health::Health,
+    health::{self, Health},
     kubernetes,
     ledger::Owner,
     metrics::Registry,
@@ -103,7 +102,7 @@ impl Process {
     /// When there is neither.
     pub async fn kubernetes(&self) -> anyhow::Result<kube::Client> {
         let reached = self.kubernetes.clone();
-        self.health.describe("kubernetes", move || detail(&lock(&reached)));
+        self.health.describe("kubernetes", move || health::detail(lock(&reached).as_ref()));
         Ok(kube::Client::try_from(kubernetes_config().await?)?)
     }
 
@@ -191,15 +190,6 @@ async fn kubernetes_config() -> anyhow::Result<kube::Config> {
     kube::Config::infer().await.context(
         "no access to a Kubernetes API server: run in a pod with a service account, or set KUBECONFIG",
     )
-}
-
-/// The health detail of a service: `status` and `message`.
-pub(crate) fn detail(reached: &Reached) -> Value {
-    match reached {
-        None => json!({ "status": "unknown", "message": "" }),
-        Some(Ok(())) => json!({ "status": "ok", "message": "" }),
-        Some(Err(reason)) => json!({ "status": "failed", "message": reason }),
-    }
 }
 
 fn lock(reached: &Mutex<Reached>) -> MutexGuard<'_, Reached> {

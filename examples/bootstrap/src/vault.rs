@@ -2,13 +2,11 @@
 
 use vdbi_core::{
     config::Config,
-    health::{Health, Probe},
+    health::{self, Health, Probe},
     identity::PodIdentity,
     kubernetes::TokenRequestIdentity,
     vault::{Authentication, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
 };
-
-use crate::process::detail;
 
 /// One client and one session, from which sources and ledgers are made.
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl Vault {
         };
         health.describe("vault", {
             let session = session.clone();
-            move || detail(&Some(session()))
+            move || health::detail(Some(&session()))
         });
         health.register_with("vault-login", Probe::Ready, session);
     }

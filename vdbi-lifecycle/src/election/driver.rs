@@ -47,7 +47,7 @@ pub(super) struct Driver {
     leading: Option<Leading>,
 }
 
-/// While it exists, this replica leads.
+/// While it exists, this replica leads, or its work finishes after a shutdown.
 struct Leading {
     control: TermControl,
     view: Arc<View>,
@@ -177,10 +177,12 @@ impl Driver {
         let Settings { lease_name, identity, .. } = &*self.settings;
         tracing::info!(lease = lease_name, %identity, reason = reason.as_str(), "leadership lost");
         self.view.metrics.lost(reason);
-        self.view.lost();
         match &self.leading {
             // The lease is ours until the work has returned.
-            Some(leading) if reason == Reason::Shutdown => leading.control.wind_down(),
+            Some(leading) if reason == Reason::Shutdown => {
+                leading.control.wind_down();
+                self.view.lost();
+            }
             _ => self.leading = None,
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use vdbi_core::{
     clock::Clock,
-    health::{Health, Probe},
+    health::{self, Health, Probe},
     leadership::{Status, Term},
     metrics::{Collect, Definition, Registry, Sample},
 };
@@ -179,13 +179,7 @@ impl View {
     }
 
     fn kubernetes(&self) -> Value {
-        let state = self.state();
-        let (status, message) = match &state.answer {
-            None => ("unknown", ""),
-            Some(Ok(())) => ("ok", ""),
-            Some(Err(reason)) => ("failed", reason.as_str()),
-        };
-        json!({ "status": status, "message": message })
+        health::detail(self.state().answer.as_ref())
     }
 
     /// What remains of the term and how old it is, while it stands.
