@@ -10,9 +10,10 @@ use vdbi_core::{
     credential::{CredentialRequest, CredentialSource, Issued, Lease, SourceError, TokenHandle},
     kubernetes::TokenRequestIdentity,
     ledger::{Entry, EntryId, Ledger, LedgerError, Owner, Stored},
+    metrics::Registry,
     pod::PodRef,
     secret::Secret,
-    vault::{Authentication, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{Authentication, Issuing, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
 };
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -33,12 +34,15 @@ impl Scene {
     async fn start(access: DatabaseAccess) -> Result<Self> {
         let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
         cluster.configure_database_access(&access).await?;
-        let client = VaultClient::new(&Settings {
-            address: cluster.openbao().url().to_owned(),
-            namespace: None,
-            ca_file: None,
-            request_timeout: Duration::from_secs(10),
-        })?;
+        let client = VaultClient::new(
+            &Settings {
+                address: cluster.openbao().url().to_owned(),
+                namespace: None,
+                ca_file: None,
+                request_timeout: Duration::from_secs(10),
+            },
+            &Registry::disabled(),
+        )?;
         let login = async |component| -> Result<Login> {
             let file = cluster.component_token_file(&access, component).await?;
             Ok(Login::new(client.clone(), "kubernetes", &access.component_role(component), file))
@@ -52,7 +56,8 @@ impl Scene {
     }
 
     fn source(&self, login: &Login, authentication: Authentication<TokenRequestIdentity>) -> Source {
-        VaultSource::new(self.client.clone(), login.clone(), "kubernetes", authentication, PERIOD, true)
+        let issuing = Issuing { token_period: PERIOD, store_raw_token: true, ..Issuing::default() };
+        VaultSource::new(self.client.clone(), login.clone(), "kubernetes", authentication, issuing)
     }
 
     fn token_role(&self) -> Authentication<TokenRequestIdentity> {

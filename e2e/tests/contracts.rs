@@ -18,7 +18,7 @@ use vdbi_core::{
     pod::PodRef,
     secret::Secret,
     testing,
-    vault::{Authentication, Login, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{Authentication, Issuing, Login, Settings, VaultClient, VaultLedger, VaultSource},
 };
 use vdbi_lifecycle::election::{self, BoottimeClock, Identity, LeaseElection};
 
@@ -49,12 +49,15 @@ impl World {
     }
 
     async fn session(&self) -> Result<(VaultClient, Login)> {
-        let client = VaultClient::new(&Settings {
-            address: self.cluster.openbao().url().to_owned(),
-            namespace: None,
-            ca_file: None,
-            request_timeout: Duration::from_secs(10),
-        })?;
+        let client = VaultClient::new(
+            &Settings {
+                address: self.cluster.openbao().url().to_owned(),
+                namespace: None,
+                ca_file: None,
+                request_timeout: Duration::from_secs(10),
+            },
+            &Registry::disabled(),
+        )?;
         let token_file = self.cluster.component_token_file(&self.access, Component::Injector).await?;
         Ok((client.clone(), Login::new(client, "kubernetes", EVERYTHING, token_file)))
     }
@@ -69,8 +72,8 @@ impl World {
         authentication: Authentication<TokenRequestIdentity>,
     ) -> Result<VaultSource<TokenRequestIdentity>> {
         let (client, login) = self.session().await?;
-        let period = Duration::from_secs(7200);
-        Ok(VaultSource::new(client, login, "kubernetes", authentication, period, false))
+        let issuing = Issuing { token_period: Duration::from_secs(7200), ..Issuing::default() };
+        Ok(VaultSource::new(client, login, "kubernetes", authentication, issuing))
     }
 
     fn request(&self, role: &str, service_account: &str) -> CredentialRequest {

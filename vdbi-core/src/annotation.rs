@@ -30,8 +30,16 @@ const DEFAULT_USER_KEY: &str = "DBUSER";
 const DEFAULT_PASSWORD_KEY: &str = "DBPASSWORD";
 
 /// The keys that follow `<database>.`.
-const DATABASE_KEYS: [&str; 6] =
-    ["role", "mode", "env-key-dbuser", "env-key-dbpassword", "env-key-uri", "template"];
+const DATABASE_KEYS: [&str; 8] = [
+    "role",
+    "mode",
+    "env-key-dbuser",
+    "env-key-dbpassword",
+    "env-key-uri",
+    "template",
+    "containers",
+    "on-conflict",
+];
 
 /// What to do with a pod.
 #[derive(Clone, Debug)]
@@ -50,7 +58,8 @@ pub enum Outcome {
 pub struct Request {
     /// At least one, ordered by name: the order of the ids in the uuid annotation.
     pub databases: Vec<DatabaseRequest>,
-    /// What was not understood and does no harm, for the user.
+    /// What was not understood and does no harm, for the user. Annotations are named without their prefix, since kubectl may
+    /// cut a warning after 120 characters.
     pub warnings: Vec<String>,
 }
 
@@ -65,6 +74,43 @@ pub struct DatabaseRequest {
     pub role: String,
     /// How the credential reaches the containers.
     pub delivery: Delivery,
+    /// The names of the containers that get it; `None` for all of them.
+    pub containers: Option<BTreeSet<String>>,
+    /// What to do about a variable that a container sets itself.
+    pub on_conflict: OnConflict,
+}
+
+impl DatabaseRequest {
+    /// Whether a container of this name gets the credential.
+    pub fn selects(&self, container: &str) -> bool {
+        self.containers.as_ref().is_none_or(|names| names.contains(container))
+    }
+
+    /// The variables that it sets.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match &self.delivery {
+            Delivery::Classic { user_keys, password_keys } => (user_keys, &password_keys[..]),
+            Delivery::Uri { keys, .. } => (keys, &[][..]),
+        };
+        first.iter().chain(second).map(String::as_str)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        match (&self.containers, &other.containers) {
+            (Some(ours), Some(theirs)) => !ours.is_disjoint(theirs),
+            _ => true,
+        }
+    }
+}
+
+/// What to do about a variable that a container sets itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// The pod is denied.
+    #[default]
+    Refuse,
+    /// Ours takes its place.
+    Replace,
 }
 
 /// How a credential reaches the containers.
@@ -112,6 +158,16 @@ pub enum Error {
         /// Where.
         subject: String,
     },
+    /// A way to deal with conflicts that does not exist.
+    #[error(
+        "annotation {ANNOTATION_PREFIX}{database}.on-conflict: {value:?} is not supported: use refuse or replace"
+    )]
+    UnknownConflict {
+        /// The database.
+        database: String,
+        /// What was written.
+        value: String,
+    },
     /// Text that would lead to another path in Vault.
     #[error(
         "annotation {ANNOTATION_PREFIX}{key}: {value:?} cannot be a path in Vault: use letters, digits, '-', '_' and '.'{}",
@@ -136,7 +192,8 @@ pub enum Error {
     /// Two values for one variable.
     #[error(
         "the variable {variable} would be set twice, for {first} and for {second}: give each its own with \
-         {ANNOTATION_PREFIX}<database>.env-key-dbuser, .env-key-dbpassword or .env-key-uri"
+         {ANNOTATION_PREFIX}<database>.env-key-dbuser, .env-key-dbpassword or .env-key-uri, or separate containers with \
+         .containers"
     )]
     Twice {
         /// The variable.
@@ -176,11 +233,9 @@ pub fn parse(annotations: &BTreeMap<String, String>, default_engine: &str) -> Re
             .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION_PREFIX)?, value.as_str())))
     };
     if ours().any(|(key, _)| key.starts_with("revoke-ttl")) {
-        let reason = format!(
-            "the annotation {ANNOTATION_PREFIX}revoke-ttl belongs to an earlier release, whose pods are left alone: this pod \
-             gets no credential; remove the annotation to get one"
-        );
-        return Ok(Outcome::Untouched { reason });
+        let reason =
+            "the pod gets no credential, since its annotation revoke-ttl is of an earlier release: remove it";
+        return Ok(Outcome::Untouched { reason: reason.to_owned() });
     }
 
     let mut global = Global { engine: default_engine, role: "", mode: "" };
@@ -199,11 +254,10 @@ pub fn parse(annotations: &BTreeMap<String, String>, default_engine: &str) -> Re
             (None, "cluster") if !value.is_empty() => global.engine = value,
             (None, "role") => global.role = value,
             (None, "mode") => global.mode = value,
-            (None, "cluster" | "uuid") => {}
-            (None, _) => warnings.push(format!(
-                "the annotation {ANNOTATION_PREFIX}{key} is not known and has no effect: annotations of a database have the form \
-                 <database>.role"
-            )),
+            (None, "cluster" | "uuid" | "injected") => {}
+            (None, _) => {
+                warnings.push(format!("annotation {key} has no effect: did you mean <database>.{key}?"))
+            }
         }
     }
     if databases.is_empty() {
@@ -240,11 +294,13 @@ struct Database<'a> {
     password_keys: &'a str,
     uri_keys: &'a str,
     template: &'a str,
+    containers: &'a str,
+    on_conflict: &'a str,
 }
 
 impl<'a> Database<'a> {
     fn slot(&mut self, field: &str) -> Option<&mut &'a str> {
-        let [role, mode, user, password, uri, template] = DATABASE_KEYS;
+        let [role, mode, user, password, uri, template, containers, on_conflict] = DATABASE_KEYS;
         Some(match field {
             _ if field == role => &mut self.role,
             _ if field == mode => &mut self.mode,
@@ -252,6 +308,8 @@ impl<'a> Database<'a> {
             _ if field == password => &mut self.password_keys,
             _ if field == uri => &mut self.uri_keys,
             _ if field == template => &mut self.template,
+            _ if field == containers => &mut self.containers,
+            _ if field == on_conflict => &mut self.on_conflict,
             _ => return None,
         })
     }
@@ -267,8 +325,25 @@ impl<'a> Database<'a> {
             name: name.to_owned(),
             engine: global.engine.to_owned(),
             role: role.to_owned(),
+            containers: self.containers(),
+            on_conflict: self.on_conflict(name)?,
             delivery: self.delivery(name, global)?,
         })
+    }
+
+    fn containers(&self) -> Option<BTreeSet<String>> {
+        let names: BTreeSet<String> = list(self.containers).map(str::to_owned).collect();
+        (!names.is_empty()).then_some(names)
+    }
+
+    fn on_conflict(&self, name: &str) -> Result<OnConflict, Error> {
+        match self.on_conflict.trim().to_ascii_lowercase().as_str() {
+            "" | "refuse" => Ok(OnConflict::Refuse),
+            "replace" => Ok(OnConflict::Replace),
+            _ => {
+                Err(Error::UnknownConflict { database: name.to_owned(), value: self.on_conflict.to_owned() })
+            }
+        }
     }
 
     fn delivery(self, name: &str, global: &Global<'_>) -> Result<Delivery, Error> {
@@ -306,9 +381,12 @@ fn or_default(mut keys: Vec<String>, default: &str) -> Vec<String> {
     keys
 }
 
-fn variables(key: &str, list: &str) -> Result<Vec<String>, Error> {
-    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn variables(key: &str, names: &str) -> Result<Vec<String>, Error> {
+    list(names)
         .map(|name| {
             if is_variable(name) {
                 Ok(name.to_owned())
@@ -337,9 +415,9 @@ fn path(key: &str, value: &str, slashes: bool) -> Result<(), Error> {
 }
 
 fn refuse_duplicates(databases: &[DatabaseRequest]) -> Result<(), Error> {
-    let mut owners: BTreeMap<&str, String> = BTreeMap::new();
-    for DatabaseRequest { name, delivery, .. } in databases {
-        let values: Vec<(&Vec<String>, &str)> = match delivery {
+    let mut owners: BTreeMap<&str, Vec<(&DatabaseRequest, String)>> = BTreeMap::new();
+    for database in databases {
+        let values: Vec<(&Vec<String>, &str)> = match &database.delivery {
             Delivery::Classic { user_keys, password_keys } => {
                 vec![(user_keys, "user"), (password_keys, "password")]
             }
@@ -347,10 +425,12 @@ fn refuse_duplicates(databases: &[DatabaseRequest]) -> Result<(), Error> {
         };
         for (keys, value) in values {
             for key in keys {
-                let second = format!("the {value} of database {name}");
-                if let Some(first) = owners.insert(key, second.clone()) {
-                    return Err(Error::Twice { variable: key.clone(), first, second });
+                let second = format!("the {value} of database {}", database.name);
+                let owners = owners.entry(key).or_default();
+                if let Some((_, first)) = owners.iter().find(|(owner, _)| owner.overlaps(database)) {
+                    return Err(Error::Twice { variable: key.clone(), first: first.clone(), second });
                 }
+                owners.push((database, second));
             }
         }
     }
@@ -361,10 +441,7 @@ fn unknown(key: &str, name: &str, field: &str) -> String {
     let nearest = DATABASE_KEYS
         .into_iter()
         .max_by(|a, b| strsim::jaro_winkler(a, field).total_cmp(&strsim::jaro_winkler(b, field)));
-    format!(
-        "the annotation {ANNOTATION_PREFIX}{key} is not known and has no effect: did you mean {name}.{}?",
-        nearest.unwrap_or_default()
-    )
+    format!("annotation {key} has no effect: did you mean {name}.{}?", nearest.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -427,7 +504,7 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_refused_with_its_annotation() {
         let uri = [("m.role", "r"), ("m.mode", "uri"), ("m.env-key-uri", "U")];
-        let cases: [(&[(&str, &str)], &str); 12] = [
+        let cases: [(&[(&str, &str)], &str); 14] = [
             (&[], "<database>.role"),
             (&[("uuid", "x")], "<database>.role"),
             (&[("m.mode", "classic")], "m.role"),
@@ -440,10 +517,43 @@ mod tests {
             (&[("a.role", "r"), ("b.role", "r")], "DBUSER"),
             (&[("m.role", "r"), ("m.mode", "uri"), ("m.template", "a://b")], "m.env-key-uri"),
             (&uri, "m.template"),
+            (&[("m.role", "r"), ("m.on-conflict", "merge")], "refuse or replace"),
+            (
+                &[("a.role", "r"), ("b.role", "r"), ("a.containers", "x"), ("b.containers", "y,x")],
+                ".containers",
+            ),
         ];
         for (pairs, word) in cases {
             let error = request(pairs).unwrap_err().to_string();
             assert!(error.contains(word), "{error:?} lacks {word:?}");
+        }
+    }
+
+    #[test]
+    fn containers_are_selected_by_name_and_separate_ones_may_share_a_variable() {
+        let request = request(&[
+            ("role", "r"),
+            ("a.containers", " web, migrate "),
+            ("a.on-conflict", "Replace"),
+            ("b.containers", "worker"),
+        ])
+        .unwrap();
+        let [a, b] = &request.databases[..] else { panic!("{request:?}") };
+        assert!(a.selects("web") && a.selects("migrate") && !a.selects("worker"));
+        assert_eq!((a.on_conflict, b.on_conflict), (OnConflict::Replace, OnConflict::Refuse));
+        assert!(a.variables().eq(b.variables()));
+    }
+
+    #[test]
+    fn warnings_are_short_enough_for_kubectl() {
+        let request =
+            request(&[("main.role", "app"), ("main.env-key-user", "U"), ("colour", "red")]).unwrap();
+        let Ok(Outcome::Untouched { reason }) = parse(&annotations(&[("revoke-ttl", "1h")]), "databases")
+        else {
+            panic!("an earlier release's pod is left alone")
+        };
+        for warning in request.warnings.iter().chain([&reason]) {
+            assert!(warning.len() <= 120, "{warning}");
         }
     }
 

@@ -90,19 +90,46 @@ pub struct Config {
     pub admission_timeout: Duration,
     pub cert_file: PathBuf,
     pub key_file: PathBuf,
+    pub webhook: WebhookConfig,
     pub default_engine: String,
     pub token_ttl: Duration,
     pub token_role: Option<String>,
+    pub role_cache_ttl: Duration,
     pub use_projected_sa: bool,
     pub token_request_audiences: Vec<String>,
     pub token_request_expiration: Duration,
     pub ledger: LedgerConfig,
+    pub nri: NriConfig,
 
     pub injector_label: String,
     pub leader_election: LeaderElectionConfig,
     pub sync_ttl_second: Duration,
     pub renewer: RenewerConfig,
     pub revoker: RevokerConfig,
+}
+
+/// `webhook.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct WebhookConfig {
+    pub max_in_flight: usize,
+    pub max_queued: usize,
+    pub client_ca_file: Option<PathBuf>,
+    pub client_allowed_names: Vec<String>,
+    pub drain_delay: Duration,
+    pub self_managed: bool,
+    pub secret_name: String,
+    pub configuration_name: String,
+    pub dns_names: Vec<String>,
+}
+
+/// `nri.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct NriConfig {
+    pub enabled: bool,
 }
 
 /// `ledger.*`

@@ -51,6 +51,8 @@ pub struct Issued {
     pub token: Option<Secret>,
     /// How long the credential lives without a renewal: the shorter of lease and token.
     pub ttl: Duration,
+    /// What whoever looks after the pod should know, each fit for one line of kubectl (120 characters).
+    pub warnings: Vec<String>,
 }
 
 /// The outcome of a renewal.

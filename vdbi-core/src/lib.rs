@@ -25,6 +25,7 @@ pub mod identity;
 pub mod leadership;
 pub mod ledger;
 pub mod metrics;
+pub mod placeholder;
 pub mod pod;
 pub mod secret;
 

@@ -9,6 +9,9 @@ pub const ANNOTATION_PREFIX: &str = "db-creds-injector.numberly.io/";
 /// database's name.
 pub const UUID_ANNOTATION: &str = "db-creds-injector.numberly.io/uuid";
 
+/// The annotation by which a second invocation of the webhook knows its own work: see `vdbi_webhook::policy`.
+pub const MARK_ANNOTATION: &str = "db-creds-injector.numberly.io/injected";
+
 /// The service account of a pod that names none (the API server's own default).
 pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 

@@ -6,10 +6,11 @@
 //! | step | request | whose token |
 //! |---|---|---|
 //! | session | `POST auth/<path>/login`, `auth/token/renew-self` | ours |
-//! | authorize, legacy | `GET auth/<path>/role/<role>` | ours |
+//! | authorize, legacy, once in a while | `GET auth/<path>/role/<role>` | ours |
 //! | a pod's token, legacy | `POST auth/token/create/<token role>` or `create-orphan` | ours |
 //! | a pod's token, projected | `POST auth/<path>/login` with the pod's own JWT | none |
 //! | issue | `GET <engine>/creds/<role>` | the pod's |
+//! | beside it, projected, once in a while | `GET auth/token/lookup-self` | the pod's |
 //! | renew | `auth/token/renew-accessor`, `sys/leases/renew`, both without an increment | ours |
 //! | revoke | `sys/leases/revoke`, then `auth/token/revoke-accessor` | ours |
 //! | ledger | `<mount>/data/<prefix>/<id>`, `<mount>/metadata/<prefix>` (KV version 2) | ours |
@@ -32,7 +33,9 @@ mod error;
 mod kv;
 mod ledger;
 mod login;
+pub mod metrics;
 mod path;
+mod roles;
 mod source;
 #[cfg(test)]
 mod testing;
@@ -41,7 +44,7 @@ mod token;
 pub use client::VaultClient;
 pub use ledger::VaultLedger;
 pub use login::{Login, LoginStatus};
-pub use source::{Authentication, VaultSource};
+pub use source::{Authentication, Issuing, VaultSource};
 
 /// How to reach the server.
 #[derive(Clone, Debug)]

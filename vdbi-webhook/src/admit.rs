@@ -11,6 +11,7 @@ use vdbi_core::{
     credential::{CredentialRequest, CredentialSource, SourceError},
     ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
     metrics::Registry,
+    placeholder,
     pod::{DEFAULT_SERVICE_ACCOUNT, PodRef},
     secret::Secret,
 };
@@ -18,9 +19,13 @@ use vdbi_core::{
 use crate::{
     metrics::{Metrics, Outcome},
     policy::{Grant, Injection, MutationPolicy, Plan},
-    review::{Denial, Review, Verdict},
+    queue::Queue,
+    review::{Answer, Denial, Review, Verdict},
     undelivered::Undelivered,
 };
+
+/// The share of the API server's patience that an admission uses, so that its denial arrives before the API server gives up.
+const SHARE_OF_TIMEOUT: f64 = 0.8;
 
 /// What stands in for user and password in the answer to a dry run, which creates nothing.
 const DRY_RUN: &str = "dry-run";
@@ -31,20 +36,39 @@ pub struct Admission<S, L, P> {
     ledger: Arc<L>,
     policy: Arc<P>,
     owner: Owner,
-    deadline: Duration,
+    limits: Limits,
+    queue: Arc<Queue>,
     tracker: TaskTracker,
     metrics: Metrics,
 }
 
+/// What an admission may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long it may last, at most; 80 % of the API server's own timeout where that is less.
+    pub deadline: Duration,
+    /// How many may be under way at once; the others wait.
+    pub max_in_flight: usize,
+    /// How many may wait at once; the others are denied at once.
+    pub max_queued: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(4), max_in_flight: 32, max_queued: 256 }
+    }
+}
+
 impl<S, L, P> Clone for Admission<S, L, P> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, policy, owner, deadline, tracker, metrics } = self;
+        let Self { source, ledger, policy, owner, limits, queue, tracker, metrics } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             policy: policy.clone(),
             owner: owner.clone(),
-            deadline: *deadline,
+            limits: *limits,
+            queue: queue.clone(),
             tracker: tracker.clone(),
             metrics: metrics.clone(),
         }
@@ -55,40 +79,78 @@ impl<S, L, P> Clone for Admission<S, L, P> {
 enum Failure {
     Source { database: String, error: SourceError },
     Ledger { database: String, error: LedgerError },
-    Deadline,
+    Deadline(Duration),
+    QueueFull,
     Internal(&'static str),
 }
 
+/// Counts an admission once, also when its future is dropped.
+struct Counting<'a> {
+    metrics: &'a Metrics,
+    arrival: Instant,
+    outcome: Outcome,
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.metrics.answered(self.outcome, self.arrival.elapsed());
+    }
+}
+
+/// When an admission has to be over, and how long that was from its arrival.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    after: Duration,
+}
+
+impl Deadline {
+    async fn bound<T>(self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        timeout_at(self.at, work).await.map_err(|_| Failure::Deadline(self.after))
+    }
+}
+
 impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
-    /// `owner` signs the ledger entries; `deadline` bounds each admission and belongs below the webhook's timeout.
+    /// `owner` signs the ledger entries.
     pub fn new(
         source: S,
         ledger: L,
         policy: P,
         owner: Owner,
-        deadline: Duration,
+        limits: Limits,
         registry: &Registry,
     ) -> Self {
+        let metrics = Metrics::new(registry);
+        let (in_flight, queued) = (metrics.in_flight.clone(), metrics.queued.clone());
         Self {
             source: Arc::new(source),
             ledger: Arc::new(ledger),
             policy: Arc::new(policy),
             owner,
-            deadline,
+            limits,
+            queue: Arc::new(Queue::new(limits.max_in_flight, limits.max_queued, in_flight, queued)),
             tracker: TaskTracker::new(),
-            metrics: Metrics::new(registry),
+            metrics,
         }
     }
 
     /// Answers one review. When the returned future is dropped before it is ready, what it had issued is revoked.
-    pub async fn admit(&self, review: &Review) -> Verdict {
+    pub async fn admit(&self, review: &Review) -> Answer {
         let arrival = Instant::now();
-        let (verdict, outcome) = match &review.pod {
-            None => (Verdict::leave_alone(Vec::new()), Outcome::Untouched),
-            Some(pod) => self.decide(review, pod, arrival + self.deadline).await,
+        let mut counting = Counting { metrics: &self.metrics, arrival, outcome: Outcome::Abandoned };
+        let patience = review.timeout.map_or(Duration::MAX, |timeout| timeout.mul_f64(SHARE_OF_TIMEOUT));
+        let after = self.limits.deadline.min(patience);
+        let answer = match &review.pod {
+            None => Answer::untouched(Verdict::leave_alone()),
+            Some(pod) => self.decide(review, pod, Deadline { at: arrival + after, after }).await,
         };
-        self.metrics.answered(outcome, arrival.elapsed());
-        verdict
+        counting.outcome = answer.outcome;
+        answer
+    }
+
+    /// Counts a request that was no review.
+    pub(crate) fn malformed(&self) {
+        self.metrics.answered(Outcome::Malformed, Duration::ZERO);
     }
 
     /// Waits for the revocations and issues that are still under way after the last answer. Call it once no more reviews
@@ -98,74 +160,74 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
         self.tracker.wait().await;
     }
 
-    async fn decide(&self, review: &Review, pod: &Value, deadline: Instant) -> (Verdict, Outcome) {
+    async fn decide(&self, review: &Review, pod: &Value, deadline: Deadline) -> Answer {
         let pod_ref = pod_ref(review, pod);
-        let injection = match self.policy.plan(pod) {
-            Ok(Plan::Inject(injection)) => injection,
-            Ok(Plan::LeaveAlone { warnings }) => return (Verdict::leave_alone(warnings), Outcome::Untouched),
-            Err(denial) => {
-                tracing::warn!(pod = %pod_ref, reason = %denial, "denied pod {pod_ref}: {denial}");
-                return (Verdict::Deny(denial), Outcome::BadRequest);
+        let now = Timestamp::now();
+        let (injection, outcome) = match self.policy.plan(pod, now) {
+            Ok(Plan::Issue(injection)) => (injection, Outcome::Injected),
+            Ok(Plan::Reserve(injection)) => (injection, Outcome::Reserved),
+            Ok(Plan::LeaveAlone { patch, warnings }) => {
+                return Answer::untouched(Verdict::Allow { patch, warnings });
+            }
+            Err(denial) => return denied(&pod_ref, denial, Outcome::BadRequest),
+        };
+        let Injection { databases, warnings } = &injection;
+        let (mut warnings, databases) = (warnings.clone(), databases.len());
+        if review.dry_run {
+            let grants = vec![stand_in(); databases];
+            let patch = self.policy.patch(pod, &injection, &grants, now);
+            let verdict = Verdict::Allow { patch, warnings };
+            return Answer { verdict, outcome: Outcome::DryRun, entries: Vec::new() };
+        }
+        let grants = async {
+            let _turn = deadline.bound(self.queue.enter()).await?.map_err(|_| Failure::QueueFull)?;
+            let requests = requests(&pod_ref, &injection);
+            self.authorize_all(&requests, deadline).await?;
+            match outcome {
+                Outcome::Reserved => Ok(std::iter::repeat_with(placeholder_pair).take(databases).collect()),
+                _ => self.issue_all(requests, &mut warnings, deadline).await,
             }
         };
-        if review.dry_run {
-            let grants = vec![stand_in(); injection.databases.len()];
-            let patch = self.policy.patch(pod, &injection, &grants);
-            return (Verdict::Allow { patch, warnings: injection.warnings }, Outcome::DryRun);
-        }
-        match self.issue_all(&pod_ref, &injection, deadline).await {
-            Ok(grants) => {
-                let patch = self.policy.patch(pod, &injection, &grants);
-                let ids: Vec<_> = grants.iter().map(|grant| grant.id.to_string()).collect();
-                tracing::info!(
-                    pod = %pod_ref, ids = ids.join(","), databases = grants.len(),
-                    "gave pod {pod_ref} its credentials"
-                );
-                (Verdict::Allow { patch, warnings: injection.warnings }, Outcome::Injected)
-            }
-            Err(failure) => {
-                let denial = failure.denial(self.deadline);
-                tracing::warn!(pod = %pod_ref, reason = %denial, "denied pod {pod_ref}: {denial}");
-                (Verdict::Deny(denial), failure.outcome())
-            }
-        }
+        let grants: Vec<Grant> = match grants.await {
+            Ok(grants) => grants,
+            Err(failure) => return denied(&pod_ref, failure.denial(), failure.outcome()),
+        };
+        let patch = self.policy.patch(pod, &injection, &grants, now);
+        let entries: Vec<EntryId> = grants.iter().map(|grant| grant.id).collect();
+        let ids: Vec<String> = entries.iter().map(EntryId::to_string).collect();
+        let what = if outcome == Outcome::Reserved { "placeholders" } else { "its credentials" };
+        tracing::info!(pod = %pod_ref, ids = ids.join(","), databases, "gave pod {pod_ref} {what}");
+        Answer { verdict: Verdict::Allow { patch, warnings }, outcome, entries }
+    }
+
+    async fn authorize_all(&self, requests: &[CredentialRequest], deadline: Deadline) -> Result<(), Failure> {
+        let authorized = try_join_all(requests.iter().map(async |request| {
+            self.source.authorize(request).await.map_err(|error| Failure::source(request, error))
+        }));
+        deadline.bound(authorized).await?.map(drop)
     }
 
     async fn issue_all(
         &self,
-        pod: &PodRef,
-        injection: &Injection,
-        deadline: Instant,
+        requests: Vec<CredentialRequest>,
+        warnings: &mut Vec<String>,
+        deadline: Deadline,
     ) -> Result<Vec<Grant>, Failure> {
-        let requests: Vec<CredentialRequest> = injection
-            .databases
-            .iter()
-            .map(|database| CredentialRequest {
-                pod: pod.clone(),
-                database: database.name.clone(),
-                engine: database.engine.clone(),
-                role: database.role.clone(),
-            })
-            .collect();
-        let authorized = try_join_all(requests.iter().map(async |request| {
-            self.source.authorize(request).await.map_err(|error| Failure::source(request, error))
-        }));
-        timeout_at(deadline, authorized).await.map_err(|_| Failure::Deadline)??;
-
         // Each issue runs in a task of its own to its very end, since a request for a credential that is given up
         // half-way may leave one that nobody knows. Whoever stops waiting drops the result, which revokes it.
         let issues = requests.into_iter().map(|request| {
             let issue = self.tracker.spawn(self.clone().issue(request));
             async { issue.await.unwrap_or(Err(Failure::Internal("an issuing task ended unexpectedly"))) }
         });
-        let undelivered =
-            timeout_at(deadline, try_join_all(issues)).await.map_err(|_| Failure::Deadline)??;
-        let grants = undelivered.into_iter().filter_map(|undelivered| {
+        let undelivered = deadline.bound(try_join_all(issues)).await??;
+        let mut grants = Vec::new();
+        for undelivered in undelivered {
             let id = undelivered.id;
-            let issued = undelivered.deliver()?;
-            Some(Grant { id, username: issued.username, password: issued.password })
-        });
-        Ok(grants.collect())
+            let Some(issued) = undelivered.deliver() else { continue };
+            warnings.extend(issued.warnings);
+            grants.push(Grant { id, username: issued.username, password: issued.password });
+        }
+        Ok(grants)
     }
 
     /// Issues one credential and enters it into the ledger, before anybody sees it.
@@ -204,11 +266,12 @@ impl Failure {
         match self {
             Self::Source { error, .. } => error.into(),
             Self::Ledger { .. } | Self::Internal(_) => Outcome::Ledger,
-            Self::Deadline => Outcome::Deadline,
+            Self::Deadline(_) => Outcome::Deadline,
+            Self::QueueFull => Outcome::QueueFull,
         }
     }
 
-    fn denial(&self, deadline: Duration) -> Denial {
+    fn denial(&self) -> Denial {
         match self {
             Self::Source { database, error } => Denial {
                 code: match error {
@@ -224,7 +287,13 @@ impl Failure {
                     "database {database}: its credential could not be entered into the ledger and was revoked: {error}"
                 ),
             },
-            Self::Deadline => Denial {
+            Self::QueueFull => Denial {
+                code: 429,
+                message: "too many pods are being created at once (webhook.maxInFlight, webhook.maxQueued): create the pod \
+                          again in a moment"
+                    .to_owned(),
+            },
+            Self::Deadline(deadline) => Denial {
                 code: 500,
                 message: format!(
                     "no credential within {deadline:?} (admissionTimeout): the secrets backend or the database is slow; \
@@ -236,8 +305,36 @@ impl Failure {
     }
 }
 
+impl Answer {
+    fn untouched(verdict: Verdict) -> Self {
+        Self { verdict, outcome: Outcome::Untouched, entries: Vec::new() }
+    }
+}
+
+fn denied(pod: &PodRef, denial: Denial, outcome: Outcome) -> Answer {
+    tracing::warn!(pod = %pod, reason = %denial, "denied pod {pod}: {denial}");
+    Answer { verdict: Verdict::Deny(denial), outcome, entries: Vec::new() }
+}
+
+fn requests(pod: &PodRef, injection: &Injection) -> Vec<CredentialRequest> {
+    let databases = injection.databases.iter();
+    databases
+        .map(|database| CredentialRequest {
+            pod: pod.clone(),
+            database: database.name.clone(),
+            engine: database.engine.clone(),
+            role: database.role.clone(),
+        })
+        .collect()
+}
+
 fn stand_in() -> Grant {
     Grant { id: EntryId::random(), username: DRY_RUN.into(), password: Secret::new(DRY_RUN) }
+}
+
+fn placeholder_pair() -> Grant {
+    let password = Secret::new(placeholder::random());
+    Grant { id: EntryId::random(), username: placeholder::random(), password }
 }
 
 fn pod_ref(review: &Review, pod: &Value) -> PodRef {

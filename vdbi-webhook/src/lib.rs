@@ -14,6 +14,7 @@ pub mod patch;
 pub mod policy;
 pub mod review;
 pub mod server;
+pub mod tls;
 
-mod certificate;
+mod queue;
 mod undelivered;

@@ -1,43 +1,60 @@
 //! What a pod asks for, and how it is delivered: pure decisions over the pod's JSON.
+//!
+//! Both policies follow the annotations of [`vdbi_core::annotation`] and set the same variables: [`Plaintext`] to the
+//! credentials themselves, [`Placeholder`] to texts that the node plugin replaces when it creates the container.
+//!
+//! A mutated pod carries its entries' ids and a mark, the time and a digest over ids and values. A second invocation within
+//! five minutes recognises it and leaves the pod alone, whatever other webhooks did in between. Later the mark is that of a
+//! copy (a restored backup, the manifest of a running pod), which gets credentials of its own in place of the old ones. A mark
+//! that anybody forges spares them their credential and gains nothing.
 
+use jiff::Timestamp;
 use serde_json::Value;
 use vdbi_core::{annotation::DatabaseRequest, ledger::EntryId, secret::Secret};
 
 use crate::{patch::Patch, review::Denial};
 
+mod environment;
+mod mark;
+mod placeholder;
 mod plaintext;
 
+pub use placeholder::Placeholder;
 pub use plaintext::Plaintext;
 
 /// Decides what an admission does to a pod.
 ///
 /// # Guarantees
 ///
-/// - Pure: the same pod gives the same plan, and nothing is read or written elsewhere.
+/// - Pure: the same pod at the same time gives the same plan, and nothing is read or written elsewhere.
 /// - Idempotent: the plan for a pod that carries the patch already is [`Plan::LeaveAlone`].
-/// - Additive: a patch adds, and never removes or replaces what a user wrote.
+/// - Additive: a patch has only `add` operations, and what a user wrote stays, unless the user asked for its replacement.
 pub trait MutationPolicy: Send + Sync + 'static {
     /// What to do with this pod.
     ///
     /// # Errors
     ///
     /// A [`Denial`] whose message tells the pod's author what to change.
-    fn plan(&self, pod: &Value) -> Result<Plan, Denial>;
+    fn plan(&self, pod: &Value, now: Timestamp) -> Result<Plan, Denial>;
 
     /// The patch that delivers one grant for each database of the plan, in the plan's order.
-    fn patch(&self, pod: &Value, injection: &Injection, grants: &[Grant]) -> Patch;
+    fn patch(&self, pod: &Value, injection: &Injection, grants: &[Grant], now: Timestamp) -> Patch;
 }
 
 /// What to do with a pod.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Plan {
-    /// Admit it as it is.
+    /// Admit it without credentials.
     LeaveAlone {
+        /// What is set right in the pod all the same.
+        patch: Patch,
         /// Shown to the user.
         warnings: Vec<String>,
     },
-    /// Issue and deliver credentials.
-    Inject(Injection),
+    /// Issue credentials and deliver them.
+    Issue(Injection),
+    /// Deliver placeholders; the node issues the credentials when it needs them.
+    Reserve(Injection),
 }
 
 /// Which credentials a pod gets.
@@ -49,7 +66,7 @@ pub struct Injection {
     pub warnings: Vec<String>,
 }
 
-/// One credential on its way into a pod.
+/// One credential on its way into a pod, or what stands in for it.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// Its ledger entry.

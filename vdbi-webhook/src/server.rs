@@ -4,54 +4,53 @@ use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    extract::{DefaultBodyLimit, RawQuery, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::any,
 };
-use axum_server::{Handle, tls_rustls::RustlsConfig};
-use jiff::Timestamp;
+use axum_server::Handle;
+use hyper_util::rt::TokioTimer;
 use thiserror::Error;
-use vdbi_core::{
-    credential::CredentialSource,
-    health::{Health, Probe},
-    ledger::Ledger,
-};
+use vdbi_core::{credential::CredentialSource, ledger::Ledger};
 
-use crate::{admit::Admission, certificate::Validity, policy::MutationPolicy, review::Review};
+use crate::{admit::Admission, policy::MutationPolicy, review::Review, tls::Tls};
 
 /// The API server's own limit on a request's body, and so the most that a review can be.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Why the server cannot start.
 #[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The address cannot be bound.
-    #[error("cannot listen on {address} (admissionAddress): {error}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The certificate and key cannot be used.
-    #[error("cannot use the certificate {} (certFile) with the key {} (keyFile): {error}", certificate.display(), key.display())]
-    Certificate {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// What is wrong with them.
-        error: io::Error,
-    },
+#[error("cannot listen on {address} (admissionAddress): {error}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub error: io::Error,
+}
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Shutdown {
+    /// How long it goes on answering, closing each connection after its next answer, so that whoever sends requests finds
+    /// another server. Readiness has to have failed by then.
+    pub delay: Duration,
+    /// How long the admissions that are under way then may take.
+    pub grace: Duration,
 }
 
 /// A bound HTTPS listener. TLS 1.2 at least.
@@ -59,35 +58,21 @@ pub enum BindError {
 pub struct AdmissionServer {
     listener: TcpListener,
     address: SocketAddr,
-    tls: RustlsConfig,
-    validity: Validity,
+    tls: Tls,
 }
 
 impl AdmissionServer {
-    /// Binds the address and loads the certificate. A rustls crypto provider must have been installed.
+    /// Binds the address. A rustls crypto provider must have been installed.
     ///
     /// # Errors
     ///
     /// See [`BindError`].
-    pub async fn bind(address: SocketAddr, certificate: &Path, key: &Path) -> Result<Self, BindError> {
-        let unusable = |error| BindError::Certificate {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            error,
-        };
-        let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(unusable)?;
-        let validity = Validity::read(certificate).map_err(unusable)?;
-        let listen = |error| BindError::Listen { address, error };
+    pub fn bind(address: SocketAddr, tls: Tls) -> Result<Self, BindError> {
+        let listen = |error| BindError { address, error };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address, tls, validity })
-    }
-
-    /// Registers the ready check `certificate`: the API server would refuse one that has expired.
-    pub fn report(&self, health: &Health) {
-        let validity = self.validity;
-        health.register_with("certificate", Probe::Ready, move || validity.check(Timestamp::now()));
+        Ok(Self { listener, address, tls })
     }
 
     /// The address that was bound, with its port.
@@ -95,8 +80,8 @@ impl AdmissionServer {
         self.address
     }
 
-    /// Answers reviews until `shutdown` completes, then lets those in flight finish, and what they left to be revoked, for
-    /// at most `grace`.
+    /// Answers reviews until some time after `stop` completes, then lets those in flight finish, and what they left to be
+    /// revoked: see [`Shutdown`].
     ///
     /// # Errors
     ///
@@ -104,24 +89,32 @@ impl AdmissionServer {
     pub async fn serve<S: CredentialSource, L: Ledger, P: MutationPolicy>(
         self,
         admission: Admission<S, L, P>,
-        grace: Duration,
-        shutdown: impl Future<Output = ()>,
+        shutdown: Shutdown,
+        stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
+        let Shutdown { delay, grace } = shutdown;
         let handle = Handle::new();
-        let server = axum_server::from_tcp_rustls(self.listener, self.tls)?
-            .handle(handle.clone())
-            .serve(router(admission.clone()).into_make_service());
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut server =
+            axum_server::from_tcp_rustls(self.listener, self.tls.config())?.handle(handle.clone());
+        server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        let server = server.serve(router(admission.clone(), draining.clone()).into_make_service());
         tokio::pin!(server);
+        let drained = async {
+            stop.await;
+            draining.store(true, Ordering::Relaxed);
+            tokio::time::sleep(delay).await;
+        };
         tokio::select! {
             ended = &mut server => return ended,
-            () = shutdown => handle.graceful_shutdown(Some(grace)),
+            () = drained => handle.graceful_shutdown(Some(grace)),
         }
-        let drained = tokio::time::timeout(grace, async {
+        let finished = tokio::time::timeout(grace, async {
             server.await?;
             admission.finish().await;
             Ok(())
         });
-        drained.await.unwrap_or_else(|_| {
+        finished.await.unwrap_or_else(|_| {
             tracing::warn!(?grace, "admissions were still under way when the grace period ended");
             Ok(())
         })
@@ -129,28 +122,65 @@ impl AdmissionServer {
 }
 
 /// Any path answers, as the Go product's server does.
-fn router<S: CredentialSource, L: Ledger, P: MutationPolicy>(admission: Admission<S, L, P>) -> Router {
+fn router<S: CredentialSource, L: Ledger, P: MutationPolicy>(
+    admission: Admission<S, L, P>,
+    draining: Arc<AtomicBool>,
+) -> Router {
     Router::new()
         .fallback(any(review::<S, L, P>))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(admission)
+        .layer(from_fn_with_state(draining, close_when_draining))
+}
+
+/// An idle connection that is closed may swallow a request that is on its way; one that the client was told of does not.
+async fn close_when_draining(
+    State(draining): State<Arc<AtomicBool>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let http1 = request.version() < Version::HTTP_2;
+    let mut response = next.run(request).await;
+    if http1 && draining.load(Ordering::Relaxed) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn review<S: CredentialSource, L: Ledger, P: MutationPolicy>(
     State(admission): State<Admission<S, L, P>>,
+    method: Method,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
-    let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !json.is_some_and(|value| value.starts_with("application/json")) {
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected application/json").into_response();
-    }
-    let review = match Review::parse(&body) {
-        Ok(review) => review,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    let review = match parse(&method, &headers, body) {
+        Ok(review) => review.with_query(query.as_deref()),
+        Err((status, reason)) => {
+            tracing::warn!(status = status.as_u16(), reason, "refused a request that is no review: {reason}");
+            admission.malformed();
+            return (status, reason).into_response();
+        }
     };
     match admission.admit(&review).await.into_review(&review.uid) {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn parse(
+    method: &Method,
+    headers: &HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Review, (StatusCode, String)> {
+    if method != Method::POST {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "expected POST".into()));
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    if !media_type.is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected application/json".into()));
+    }
+    let body = body.map_err(|rejection| (rejection.status(), rejection.body_text()))?;
+    Review::parse(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }

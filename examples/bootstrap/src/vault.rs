@@ -5,7 +5,8 @@ use vdbi_core::{
     health::{self, Health, Probe},
     identity::PodIdentity,
     kubernetes::TokenRequestIdentity,
-    vault::{Authentication, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
+    metrics::Registry,
+    vault::{Authentication, Issuing, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
 };
 
 /// One client and one session, from which sources and ledgers are made.
@@ -16,13 +17,14 @@ pub struct Vault {
 }
 
 impl Vault {
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        let client = VaultClient::new(&Settings {
+    pub(crate) fn new(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+        let settings = Settings {
             address: config.vault_address.clone(),
             namespace: config.vault_namespace.clone(),
             ca_file: config.vault_ca_cert.clone(),
             request_timeout: config.vault_request_timeout,
-        })?;
+        };
+        let client = VaultClient::new(&settings, registry)?;
         let token_file = config.service_account_token_file.clone();
         let login = Login::new(client.clone(), &config.vault_auth_path, &config.kube_role, token_file);
         Ok(Self { client, login })
@@ -39,8 +41,11 @@ impl Vault {
             self.login.clone(),
             &config.vault_auth_path,
             authentication,
-            config.token_ttl,
-            config.ledger.store_raw_token,
+            Issuing {
+                token_period: config.token_ttl,
+                store_raw_token: config.ledger.store_raw_token,
+                role_cache_ttl: config.role_cache_ttl,
+            },
         )
     }
 

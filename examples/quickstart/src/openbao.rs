@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     kubernetes::TokenRequestIdentity,
-    vault::{Authentication, Login, Settings, VaultClient, VaultLedger, VaultSource},
+    metrics::Registry,
+    vault::{Authentication, Issuing, Login, Settings, VaultClient, VaultLedger, VaultSource},
 };
 
 use crate::{
@@ -41,12 +42,15 @@ impl OpenBaoStage {
         };
         let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
         cluster.configure_database_access(&access).await?;
-        let vault = VaultClient::new(&Settings {
-            address: cluster.openbao().url().to_owned(),
-            namespace: None,
-            ca_file: None,
-            request_timeout: Duration::from_secs(10),
-        })?;
+        let vault = VaultClient::new(
+            &Settings {
+                address: cluster.openbao().url().to_owned(),
+                namespace: None,
+                ca_file: None,
+                request_timeout: Duration::from_secs(10),
+            },
+            &Registry::disabled(),
+        )?;
         let (mut logins, mut sessions) = (HashMap::new(), JoinSet::new());
         for component in Component::ALL {
             let token_file = cluster.component_token_file(&access, component).await?;
@@ -75,7 +79,13 @@ impl Stage for OpenBaoStage {
     fn source(&self, component: Component) -> Self::Source {
         let authentication = Authentication::Legacy { token_role: Some(self.access.token_role.clone()) };
         let login = self.logins[component.name()].clone();
-        VaultSource::new(self.vault.clone(), login, "kubernetes", authentication, TTL, false)
+        VaultSource::new(
+            self.vault.clone(),
+            login,
+            "kubernetes",
+            authentication,
+            Issuing { token_period: TTL, ..Issuing::default() },
+        )
     }
 
     fn ledger(&self, component: Component) -> VaultLedger {

@@ -38,7 +38,7 @@ pub enum Kind {
 
 const ALL: &[Component] = &[Injector, Renewer, Revoker, Nri];
 const ISSUERS: &[Component] = &[Injector, Nri];
-const LEADERS: &[Component] = &[Renewer, Revoker];
+const LEADERS: &[Component] = &[Injector, Renewer, Revoker];
 const NONE: &[Component] = &[];
 
 const fn key(
@@ -144,14 +144,89 @@ pub const KEYS: &[Key] = &[
         Kind::Duration,
         "4s",
         &[Injector],
-        "how long one admission may take; below the webhook's timeoutSeconds",
+        "how long one admission may take, at most; 80 % of the webhook's timeoutSeconds where that is less",
     ),
-    key("certFile", Kind::Text, "", &[Injector], "required by the injector. The webhook's certificate, PEM"),
-    key("keyFile", Kind::Text, "", &[Injector], "required by the injector. The certificate's key, PEM"),
+    key(
+        "certFile",
+        Kind::Text,
+        "",
+        &[Injector],
+        "required by the injector without webhook.selfManaged. The webhook's certificate, PEM; read again when it changes",
+    ),
+    key(
+        "keyFile",
+        Kind::Text,
+        "",
+        &[Injector],
+        "required by the injector without webhook.selfManaged. The certificate's key, PEM",
+    ),
+    key(
+        "webhook.maxInFlight",
+        Kind::Integer,
+        "32",
+        &[Injector],
+        "admissions under way at once, at most; the others wait",
+    ),
+    key(
+        "webhook.maxQueued",
+        Kind::Integer,
+        "256",
+        &[Injector],
+        "admissions that wait at once, at most; beyond that they are denied at once",
+    ),
+    key(
+        "webhook.clientCaFile",
+        Kind::Text,
+        "",
+        &[Injector],
+        "a PEM file with the authorities of client certificates: whoever shows none of theirs is not served. Read again when it changes",
+    ),
+    key(
+        "webhook.clientAllowedNames",
+        Kind::List,
+        "",
+        &[Injector],
+        "common names or DNS names, one of which a client certificate has to carry; by default any certificate of webhook.clientCaFile will do",
+    ),
+    key(
+        "webhook.drainDelay",
+        Kind::Duration,
+        "5s",
+        &[Injector],
+        "how long the webhook goes on answering after SIGTERM, unready, so that the Service sends nothing more; below shutdownGracePeriod",
+    ),
+    key(
+        "webhook.selfManaged",
+        Kind::Bool,
+        "false",
+        &[Injector],
+        "the webhook has an authority of its own, in a Secret, and writes the caBundle of its MutatingWebhookConfiguration; instead of certFile",
+    ),
+    key(
+        "webhook.secretName",
+        Kind::Text,
+        "",
+        &[Injector],
+        "the Secret of webhook.selfManaged, in the pod's namespace; by default <release>-webhook-tls",
+    ),
+    key(
+        "webhook.configurationName",
+        Kind::Text,
+        "",
+        &[Injector],
+        "the MutatingWebhookConfiguration of webhook.selfManaged; by default <release>",
+    ),
+    key(
+        "webhook.dnsNames",
+        Kind::List,
+        "",
+        &[Injector],
+        "the names in the certificate of webhook.selfManaged, such as <service>.<namespace>.svc; required by it",
+    ),
     key(
         "defaultEngine",
         Kind::Text,
-        "databases",
+        "database",
         ISSUERS,
         "the mount of the database secrets engine, of pods without the annotation cluster",
     ),
@@ -168,6 +243,13 @@ pub const KEYS: &[Key] = &[
         "",
         ISSUERS,
         "the token role that mints tokens in legacy mode; by default auth/token/create-orphan, which needs sudo",
+    ),
+    key(
+        "roleCacheTTL",
+        Kind::Duration,
+        "30s",
+        ISSUERS,
+        "how long an auth role is taken for unchanged; a denial reads it again",
     ),
     key(
         "useProjectedSA",
@@ -202,14 +284,14 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "",
         LEADERS,
-        "the Lease for which the replicas compete; by default <release>-renewer or <release>-revoker",
+        "the Lease for which the replicas compete; by default <release>-injector (with webhook.selfManaged), -renewer or -revoker",
     ),
     key(
         "leaderElection.leaseNamespace",
         Kind::Text,
         "",
         LEADERS,
-        "its namespace; by default what POD_NAMESPACE says",
+        "its namespace, and that of webhook.secretName; by default what POD_NAMESPACE says",
     ),
     key(
         "leaderElection.leaseDuration",

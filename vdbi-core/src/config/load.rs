@@ -11,7 +11,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
-    Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, RenewerConfig, RevokerConfig,
+    Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, NriConfig, RenewerConfig,
+    RevokerConfig, WebhookConfig,
     keys::{KEYS, Key, nearest},
     values::Values,
 };
@@ -145,20 +146,16 @@ fn typed(values: &mut Values, component: Component) -> Config {
             .problems
             .push(format!("vaultAddress: {address:?} is no URL: write it like https://vault.example:8200"));
     }
+    let self_managed = values.bool("webhook.selfManaged");
     if component == Component::Injector {
-        values.require("certFile");
-        values.require("keyFile");
-        if values.bool("nri.enabled") {
-            values.problems.push(
-                "nri.enabled: this release of vdbi-injector has no placeholder mode, and will not put credentials into pods \
-                 where placeholders were asked for: set it to false for plaintext mode"
-                    .to_owned(),
-            );
-        }
+        webhook(values, self_managed);
     }
-    if matches!(component, Component::Renewer | Component::Revoker)
-        && values.text("leaderElection.leaseNamespace").is_empty()
-    {
+    let has_leader = match component {
+        Component::Renewer | Component::Revoker => true,
+        Component::Injector => self_managed,
+        Component::Nri => false,
+    };
+    if has_leader && values.text("leaderElection.leaseNamespace").is_empty() {
         values
             .problems
             .push("leaderElection.leaseNamespace: it is required where POD_NAMESPACE is not set".to_owned());
@@ -207,9 +204,25 @@ fn typed(values: &mut Values, component: Component) -> Config {
         admission_timeout: values.positive_duration("admissionTimeout"),
         cert_file: values.text("certFile").into(),
         key_file: values.text("keyFile").into(),
+        webhook: WebhookConfig {
+            max_in_flight: values.number("webhook.maxInFlight", 1, 10_000),
+            max_queued: values.number("webhook.maxQueued", 0, 1_000_000),
+            client_ca_file: values.optional("webhook.clientCaFile").map(PathBuf::from),
+            client_allowed_names: values.list("webhook.clientAllowedNames"),
+            drain_delay: values.duration("webhook.drainDelay"),
+            self_managed,
+            secret_name: values
+                .optional("webhook.secretName")
+                .unwrap_or_else(|| format!("{}-webhook-tls", values.text("release"))),
+            configuration_name: values
+                .optional("webhook.configurationName")
+                .unwrap_or_else(|| values.text("release")),
+            dns_names: values.list("webhook.dnsNames"),
+        },
         default_engine: values.text("defaultEngine"),
         token_ttl: values.positive_duration("tokenTTL"),
         token_role: values.optional("tokenRole"),
+        role_cache_ttl: values.duration("roleCacheTTL"),
         use_projected_sa,
         token_request_audiences,
         token_request_expiration: Duration::from_secs(values.number(
@@ -218,6 +231,7 @@ fn typed(values: &mut Values, component: Component) -> Config {
             u64::from(u32::MAX),
         )),
         ledger: LedgerConfig { store_raw_token: values.bool("ledger.storeRawToken") },
+        nri: NriConfig { enabled: values.bool("nri.enabled") },
 
         injector_label: values.text("injectorLabel"),
         leader_election: LeaderElectionConfig {
@@ -259,6 +273,29 @@ fn mode(values: &mut Values, component: Component) {
         None => format!("mode: {named:?} is no component: remove it, each component has its own binary"),
     };
     values.problems.push(problem);
+}
+
+fn webhook(values: &mut Values, self_managed: bool) {
+    if self_managed {
+        values.require("webhook.dnsNames");
+    } else {
+        values.require("certFile");
+        values.require("keyFile");
+    }
+    if !values.list("webhook.clientAllowedNames").is_empty()
+        && values.optional("webhook.clientCaFile").is_none()
+    {
+        values.problems.push(
+            "webhook.clientAllowedNames: they are only looked for in certificates of webhook.clientCaFile, which is not set"
+                .to_owned(),
+        );
+    }
+    let (delay, grace) = (values.duration("webhook.drainDelay"), values.duration("shutdownGracePeriod"));
+    if delay >= grace {
+        values
+            .problems
+            .push(format!("webhook.drainDelay: {delay:?} is not below shutdownGracePeriod ({grace:?})"));
+    }
 }
 
 /// Refuses what would lead to another place in Vault.

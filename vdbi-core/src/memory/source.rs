@@ -248,6 +248,7 @@ impl CredentialSource for MemorySource {
             expires_at: now + ttl,
         };
         let issued = Issued {
+            warnings: Vec::new(),
             username: credential.username.clone(),
             password: credential.password.clone(),
             lease: Lease { id: lease_id.clone(), token: TokenHandle::Accessor(credential.accessor.clone()) },

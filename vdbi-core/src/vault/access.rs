@@ -1,10 +1,10 @@
 //! Requests in this component's session.
 
-use rustify::Endpoint;
 use tokio::time::sleep;
 
 use super::{
     client::{Reply, VaultClient},
+    endpoint::Measured,
     error::Failure,
     login::{Login, SETTLING, SETTLING_PAUSE},
 };
@@ -19,7 +19,7 @@ pub(super) struct Access {
 impl Access {
     /// Makes one request with our token. One whose token is gone has not been carried out: it is repeated once, with a new
     /// token. A denial by policy stays one.
-    pub(super) async fn call<E: Endpoint>(&self, endpoint: &E) -> Result<Reply<E::Response>, Failure> {
+    pub(super) async fn call<E: Measured>(&self, endpoint: &E) -> Result<Reply<E::Response>, Failure> {
         let Self { client, login } = self;
         let session = login.session().await.map_err(Failure::NoSession)?;
         match client.call(endpoint, Some(&session.token)).await {

@@ -9,6 +9,20 @@ use super::{
 };
 use crate::credential::{CredentialRequest, SourceError};
 
+// As the Go product's metric calls them.
+const NO_POLICY: &str = "RoleNotInAssumeRole";
+const NO_ACCOUNT: &str = "ServiceAccountNameNotInRole";
+const NO_NAMESPACE: &str = "NamespaceNotInRole";
+
+/// Why a pod may not have a credential.
+#[derive(Debug)]
+pub(super) struct Denial {
+    /// For the metric.
+    pub(super) cause: &'static str,
+    /// For the user.
+    pub(super) text: String,
+}
+
 /// Reads an auth role, with this component's token.
 pub(super) async fn read_role(access: &Access, mount: &Path, role: &Path) -> Result<AuthRole, SourceError> {
     let operation = Operation::ReadAuthRole { auth_path: mount.as_str(), role: role.as_str() };
@@ -24,27 +38,27 @@ pub(super) async fn read_role(access: &Access, mount: &Path, role: &Path) -> Res
 ///
 /// # Errors
 ///
-/// [`SourceError::Denied`].
-pub(super) fn permits(role: &AuthRole, mount: &Path, request: &CredentialRequest) -> Result<(), SourceError> {
+/// The [`Denial`].
+pub(super) fn permits(role: &AuthRole, mount: &Path, request: &CredentialRequest) -> Result<(), Denial> {
     let CredentialRequest { pod, role: name, .. } = request;
     let target = format!("auth/{mount}/role/{name}");
-    let deny = |what: String, field: &str, value: &str| {
-        Err(SourceError::Denied(format!(
-            "{what}: add it with `bao write {target} {field}=<the present ones>,{value}`"
-        )))
+    let deny = |cause, what: String, field: &str, value: &str| {
+        let text = format!("{what}: add it with `bao write {target} {field}=<the present ones>,{value}`");
+        Err(Denial { cause, text })
     };
     // A token for it would open everything.
     if name == "root" {
-        return Err(SourceError::Denied("the role root is never given to a pod: name another one".into()));
+        let text = "the role root is never given to a pod: name another one".to_owned();
+        return Err(Denial { cause: NO_POLICY, text });
     }
     let policies = || role.token_policies.iter().chain(&role.policies).flatten();
     if !policies().any(|policy| policy == name) {
-        return deny(format!("{target} does not carry the policy {name}"), "token_policies", name);
+        return deny(NO_POLICY, format!("{target} does not carry the policy {name}"), "token_policies", name);
     }
     let account = &pod.service_account;
     if !binds(role.bound_service_account_names.as_deref(), account) {
         let what = format!("service account {account} is not bound by {target}");
-        return deny(what, "bound_service_account_names", account);
+        return deny(NO_ACCOUNT, what, "bound_service_account_names", account);
     }
     let namespace = &pod.namespace;
     if !binds(role.bound_service_account_namespaces.as_deref(), namespace) {
@@ -52,7 +66,7 @@ pub(super) fn permits(role: &AuthRole, mount: &Path, request: &CredentialRequest
         let why =
             if selector.is_empty() { "" } else { " by name (its namespace selector is not evaluated here)" };
         let what = format!("namespace {namespace} is not bound by {target}{why}");
-        return deny(what, "bound_service_account_namespaces", namespace);
+        return deny(NO_NAMESPACE, what, "bound_service_account_namespaces", namespace);
     }
     Ok(())
 }
@@ -101,10 +115,7 @@ mod tests {
     }
 
     fn denial(role: &AuthRole, request: &CredentialRequest) -> String {
-        match permits(role, &Path::mount("kubernetes").unwrap(), request).unwrap_err() {
-            SourceError::Denied(text) => text,
-            other => panic!("{other:?}"),
-        }
+        permits(role, &Path::mount("kubernetes").unwrap(), request).unwrap_err().text
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The connections to the server, and how one request is made.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, StatusCode};
 use reqwest::{Certificate, redirect};
@@ -11,10 +15,11 @@ use url::Url;
 
 use super::{
     Settings, SetupError,
-    endpoint::policy_line,
+    endpoint::{Measured, policy_line},
     error::{Failure, Refusal, excerpt},
+    metrics::Metrics,
 };
-use crate::secret::Secret;
+use crate::{metrics::Registry, secret::Secret};
 
 /// The largest answer that is read; the list of a million ledger entries has about 40 MB.
 const MAX_BODY: usize = 64 << 20;
@@ -35,6 +40,7 @@ struct Inner {
     base: String,
     namespace: Option<HeaderValue>,
     request_timeout: Duration,
+    metrics: Metrics,
 }
 
 impl VaultClient {
@@ -43,7 +49,7 @@ impl VaultClient {
     /// # Errors
     ///
     /// Which configuration key to change.
-    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+    pub fn new(settings: &Settings, registry: &Registry) -> Result<Self, SetupError> {
         let Settings { address, namespace, ca_file, request_timeout } = settings;
         let address = parse_address(address)?;
         let namespace = namespace
@@ -69,11 +75,16 @@ impl VaultClient {
         }
         let http = builder.build().map_err(|error| SetupError::Tls(root_cause(&error)))?;
         let base = format!("{}/v1", address.as_str().trim_end_matches('/'));
-        Ok(Self(Arc::new(Inner { http, base, namespace, request_timeout: *request_timeout })))
+        let (request_timeout, metrics) = (*request_timeout, Metrics::new(registry));
+        Ok(Self(Arc::new(Inner { http, base, namespace, request_timeout, metrics })))
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// Makes one request, once.
-    pub(super) async fn call<E: Endpoint>(
+    pub(super) async fn call<E: Measured>(
         &self,
         endpoint: &E,
         token: Option<&Secret>,
@@ -82,7 +93,19 @@ impl VaultClient {
     }
 
     /// Makes one request, once, within a time of its own.
-    pub(super) async fn call_within<E: Endpoint>(
+    pub(super) async fn call_within<E: Measured>(
+        &self,
+        endpoint: &E,
+        token: Option<&Secret>,
+        timeout: Duration,
+    ) -> Result<Reply<E::Response>, Failure> {
+        let sent = Instant::now();
+        let outcome = self.exchange(endpoint, token, timeout).await;
+        self.0.metrics.requested(E::OPERATION, &outcome, sent.elapsed());
+        outcome
+    }
+
+    async fn exchange<E: Endpoint>(
         &self,
         endpoint: &E,
         token: Option<&Secret>,
@@ -193,7 +216,7 @@ impl VaultClient {
 
 impl fmt::Debug for VaultClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { http: _, base, namespace, request_timeout } = &*self.0;
+        let Inner { http: _, base, namespace, request_timeout, metrics: _ } = &*self.0;
         f.debug_struct("VaultClient")
             .field("base", base)
             .field("namespace", namespace)

@@ -224,6 +224,53 @@ pub(super) struct DeleteEntry<'a> {
     pub(super) id: EntryId,
 }
 
+/// The facts about the token that the request is made with.
+#[derive(Endpoint)]
+#[endpoint(path = "auth/token/lookup-self", response = "TokenFacts")]
+pub(super) struct LookupSelf {}
+
+/// A token, as it sees itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct TokenFacts {
+    /// Seconds; absent without one.
+    #[serde(default)]
+    pub(super) period: u64,
+}
+
+/// A request whose number and time are measured.
+pub(super) trait Measured: rustify::Endpoint {
+    /// Its name in the metrics.
+    const OPERATION: &'static str;
+}
+
+macro_rules! measured {
+    ($($endpoint:ty => $operation:literal,)*) => {
+        $(impl Measured for $endpoint {
+            const OPERATION: &'static str = $operation;
+        })*
+    };
+}
+
+measured! {
+    KubernetesLogin<'_> => "login",
+    ReadAuthRole<'_> => "read_auth_role",
+    CreateToken<'_> => "create_token",
+    LookupSelf => "lookup_self",
+    RenewSelf => "renew_self",
+    RevokeSelf => "revoke_self",
+    RenewAccessor<'_> => "renew_token",
+    RevokeAccessor<'_> => "revoke_token",
+    RenewToken<'_> => "renew_token",
+    RevokeToken<'_> => "revoke_token",
+    ReadCredentials<'_> => "issue",
+    RenewLease<'_> => "renew_lease",
+    RevokeLease<'_> => "revoke_lease",
+    ReadEntry<'_> => "read_entry",
+    WriteEntry<'_> => "write_entry",
+    ListEntries<'_> => "list_entries",
+    DeleteEntry<'_> => "delete_entry",
+}
+
 /// The line of a policy that allows this request.
 pub(super) fn policy_line<E: rustify::Endpoint>(endpoint: &E) -> String {
     let capability = match endpoint.method() {

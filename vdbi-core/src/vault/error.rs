@@ -74,6 +74,26 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Why a login failed, as the Go product's metric calls it.
+    pub(super) fn login_reason(&self) -> &'static str {
+        let Self::Refused(refusal) = self else { return "other" };
+        if refusal.says("is sealed") {
+            "vault_sealed"
+        } else if refusal.says("audience") {
+            "audience_mismatch"
+        } else if refusal.says_any(&["service account name not authorized", "namespace not authorized"]) {
+            "sa_not_bound"
+        } else if refusal.says("invalid role name") {
+            "role_not_found"
+        } else if refusal.status == 403 {
+            "permission_denied"
+        } else {
+            "other"
+        }
+    }
+}
+
 impl Refusal {
     /// The token of the request does not exist (any more); the request was not looked at.
     pub(super) fn token_is_gone(&self) -> bool {

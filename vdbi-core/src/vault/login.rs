@@ -18,6 +18,7 @@ use super::{
     client::{Auth, VaultClient},
     endpoint::{KubernetesLogin, RevokeSelf},
     error::{Operation, again},
+    metrics::AuthMode,
     path::Configured,
 };
 use crate::{credential::SourceError, secret::Secret};
@@ -179,8 +180,16 @@ impl Login {
         let began = Instant::now();
         let endpoint = KubernetesLogin { mount, role: &self.0.role, jwt: jwt.expose() };
         let operation = Operation::Login { auth_path: mount.as_str(), role: &self.0.role };
-        let reply =
-            self.0.client.call(&endpoint, None).await.map_err(|failure| failure.meaning(operation))?;
+        let metrics = self.0.client.metrics();
+        let reply = match self.0.client.call(&endpoint, None).await {
+            Ok(reply) => reply,
+            Err(failure) => {
+                metrics.connect_error.increment(1);
+                metrics.login_failed(&failure, AuthMode::Legacy);
+                return Err(failure.meaning(operation));
+            }
+        };
+        metrics.connected.increment(1);
         let auth = reply
             .auth
             .ok_or_else(|| SourceError::Unavailable("Vault answered a login without a token".into()))?;

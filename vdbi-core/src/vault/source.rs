@@ -6,17 +6,18 @@ use std::{
     time::Duration,
 };
 
+use moka::future::Cache;
 use tokio::time::sleep;
 use tracing::warn;
 
 use super::{
     access::Access,
-    authorize,
     client::{Auth, VaultClient},
     database,
     endpoint::RevokeSelf,
     login::Login,
     path::{Configured, InvalidPath, Path},
+    roles::{MOST_ROLES, Roles},
     token,
 };
 use crate::{
@@ -63,19 +64,39 @@ pub struct VaultSource<I> {
     token_period: Duration,
     store_raw_token: bool,
     lease_revocation_reported: AtomicBool,
+    roles: Roles,
+    /// Whether the tokens of an auth role are periodic, as a login lately showed; projected mode.
+    periodic: Cache<String, bool>,
+}
+
+/// How credentials are issued, beside their authentication.
+#[derive(Clone, Copy, Debug)]
+pub struct Issuing {
+    /// How long a token lives that nobody renews, where no token role says so: `tokenTTL`.
+    pub token_period: Duration,
+    /// Whether the raw token is handed out for the ledger: `ledger.storeRawToken`.
+    pub store_raw_token: bool,
+    /// How long an auth role is taken for unchanged: `roleCacheTTL`.
+    pub role_cache_ttl: Duration,
+}
+
+impl Default for Issuing {
+    fn default() -> Self {
+        let (token_period, role_cache_ttl) = (Duration::from_secs(768 * 3600), Duration::from_secs(30));
+        Self { token_period, store_raw_token: false, role_cache_ttl }
+    }
 }
 
 impl<I: PodIdentity> VaultSource<I> {
-    /// A source whose pods authenticate at `auth_path`. `token_period` is how long a token lives that nobody renews, where
-    /// no token role says so; `store_raw_token` hands the raw token out for the ledger.
+    /// A source whose pods authenticate at `auth_path`.
     pub fn new(
         client: VaultClient,
         login: Login,
         auth_path: &str,
         authentication: Authentication<I>,
-        token_period: Duration,
-        store_raw_token: bool,
+        issuing: Issuing,
     ) -> Self {
+        let Issuing { token_period, store_raw_token, role_cache_ttl } = issuing;
         let (token_role, identity) = match authentication {
             Authentication::Legacy { token_role } => (token_role, None),
             Authentication::Projected(identity) => (None, Some(identity)),
@@ -88,6 +109,8 @@ impl<I: PodIdentity> VaultSource<I> {
             token_period,
             store_raw_token,
             lease_revocation_reported: AtomicBool::new(false),
+            roles: Roles::new(role_cache_ttl),
+            periodic: Cache::builder().max_capacity(MOST_ROLES).time_to_live(role_cache_ttl).build(),
         }
     }
 
@@ -97,10 +120,13 @@ impl<I: PodIdentity> VaultSource<I> {
             let token_role = self.token_role.as_ref().map(Configured::get).transpose()?;
             return token::create(&self.access, token_role, role, &request.pod, self.token_period).await;
         };
-        let jwt = identity.token(&request.pod).await.map_err(|error| match error {
-            IdentityError::UnknownServiceAccount { .. } => SourceError::Invalid(error.to_string()),
-            IdentityError::Denied(text) => SourceError::Misconfigured(text),
-            IdentityError::Unavailable(text) => SourceError::Unavailable(text),
+        let jwt = identity.token(&request.pod).await.map_err(|error| {
+            self.access.client.metrics().no_token(&error);
+            match error {
+                IdentityError::UnknownServiceAccount { .. } => SourceError::Invalid(error.to_string()),
+                IdentityError::Denied(text) => SourceError::Misconfigured(text),
+                IdentityError::Unavailable(text) => SourceError::Unavailable(text),
+            }
         })?;
         token::log_in_as(&self.access.client, self.auth_path.get()?, role, &jwt).await.map_err(|error| {
             match error {
@@ -132,14 +158,39 @@ impl<I: PodIdentity> VaultSource<I> {
 
     async fn complete(&self, token: &Auth, engine: &Path, role: &Path) -> Result<Issued, SourceError> {
         self.check(token)?;
-        let user = database::create_user(&self.access.client, &token.client_token, engine, role).await?;
+        let (user, periodic) = tokio::join!(
+            database::create_user(&self.access.client, &token.client_token, engine, role),
+            self.is_periodic(token, role),
+        );
+        let user = user?;
+        let warnings = if periodic { Vec::new() } else { vec![no_period(role)] };
         Ok(Issued {
+            warnings,
             username: user.name,
             password: user.password,
             lease: Lease { id: user.lease_id, token: TokenHandle::Accessor(token.accessor.clone()) },
             token: self.store_raw_token.then(|| token.client_token.clone()),
             ttl: shorter(user.ttl, Duration::from_secs(token.lease_duration)),
         })
+    }
+
+    /// Whether the credential can live for as long as its pod. In legacy mode this component chose so; in projected mode the
+    /// auth role says so, which is looked up once in a while, beside the request for the credential.
+    async fn is_periodic(&self, token: &Auth, role: &Path) -> bool {
+        if self.identity.is_none() {
+            return true;
+        }
+        if let Some(known) = self.periodic.get(role.as_str()).await {
+            return known;
+        }
+        let Some(periodic) = token::is_periodic(&self.access.client, &token.client_token).await else {
+            return true;
+        };
+        self.periodic.insert(role.as_str().to_owned(), periodic).await;
+        if !periodic {
+            self.access.client.metrics().misconfigured_role(role.as_str());
+        }
+        periodic
     }
 
     /// Ends the token of a credential that could not be issued, and whatever was created under it meanwhile.
@@ -179,8 +230,7 @@ impl<I: PodIdentity> CredentialSource for VaultSource<I> {
             return Ok(());
         }
         let mount = self.auth_path.get()?;
-        let bindings = authorize::read_role(&self.access, mount, &role).await?;
-        authorize::permits(&bindings, mount, request)
+        self.roles.authorize(&self.access, mount, &role, request).await
     }
 
     async fn issue(&self, request: &CredentialRequest) -> Result<Issued, SourceError> {
@@ -238,6 +288,12 @@ fn names(request: &CredentialRequest) -> Result<(Path, Path), SourceError> {
     let engine = Path::mount(&request.engine).map_err(|reason| invalid("engine", &request.engine, reason))?;
     let role = Path::name(&request.role).map_err(|reason| invalid("role", &request.role, reason))?;
     Ok((engine, role))
+}
+
+fn no_period(role: &Path) -> String {
+    format!(
+        "auth role {role} has no token_period: the credential ends with the token's maximum, not with the pod"
+    )
 }
 
 /// What is left of a credential: its lease ends with its token. A token without an end has zero.

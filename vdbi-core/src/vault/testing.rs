@@ -10,6 +10,8 @@ use wiremock::{
     matchers::{body_json, header, method, path},
 };
 
+use crate::metrics::Registry;
+
 use super::{Login, Settings, VaultClient, access::Access};
 
 /// The token of the scripted session.
@@ -68,6 +70,11 @@ impl Scene {
         mock.respond_with(answer).expect(1).mount(&self.server).await;
     }
 
+    /// Answers every request at a path.
+    pub(super) async fn always(&self, at: &str, answer: ResponseTemplate) {
+        Mock::given(path(format!("/v1/{at}"))).respond_with(answer).mount(&self.server).await;
+    }
+
     pub(super) async fn count(&self, at: &str) -> usize {
         let at = format!("/v1/{at}");
         self.server
@@ -91,7 +98,7 @@ pub(super) fn impatient_client(address: &str) -> VaultClient {
 
 fn client_within(address: &str, request_timeout: Duration) -> VaultClient {
     let settings = Settings { address: address.to_owned(), namespace: None, ca_file: None, request_timeout };
-    VaultClient::new(&settings).unwrap()
+    VaultClient::new(&settings, &Registry::disabled()).unwrap()
 }
 
 /// An envelope with a token.

@@ -2,17 +2,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rustify::Endpoint;
 use serde::de::IgnoredAny;
 
 use super::{
     access::Access,
     client::{Auth, Reply, VaultClient},
     endpoint::{
-        CreateToken, KubernetesLogin, RenewAccessor, RenewSelf, RenewToken, RevokeAccessor, RevokeSelf,
-        RevokeToken,
+        CreateToken, KubernetesLogin, LookupSelf, Measured, RenewAccessor, RenewSelf, RenewToken,
+        RevokeAccessor, RevokeSelf, RevokeToken,
     },
     error::{Failure, Operation},
+    metrics::AuthMode,
     path::Path,
 };
 use crate::{
@@ -47,7 +47,13 @@ pub(super) async fn create(
         CreateToken { target, policies: [policy.as_str()], period, display_name: DISPLAY_NAME, meta };
     let operation =
         Operation::CreateToken { token_role: token_role.map(Path::as_str), policy: policy.as_str() };
-    token_of(access.call(&endpoint).await, operation)
+    let outcome = token_of(access.call(&endpoint).await, operation);
+    let metrics = access.client.metrics();
+    match outcome {
+        Ok(_) => metrics.token_created.increment(1),
+        Err(_) => metrics.token_error.increment(1),
+    }
+    outcome
 }
 
 /// A token by a login as the pod.
@@ -59,7 +65,17 @@ pub(super) async fn log_in_as(
 ) -> Result<Auth, SourceError> {
     let endpoint = KubernetesLogin { mount, role: role.as_str(), jwt: jwt.expose() };
     let operation = Operation::PodLogin { auth_path: mount.as_str(), role: role.as_str() };
-    token_of(client.call(&endpoint, None).await, operation)
+    let outcome = client.call(&endpoint, None).await;
+    if let Err(failure) = &outcome {
+        client.metrics().login_failed(failure, AuthMode::Projected);
+    }
+    token_of(outcome, operation)
+}
+
+/// Whether a token can be renewed for ever. `None` where its policy does not let it look at itself (the policy `default` does).
+pub(super) async fn is_periodic(client: &VaultClient, token: &Secret) -> Option<bool> {
+    let facts = client.call(&LookupSelf {}, Some(token)).await.ok()?.data?;
+    Some(facts.period > 0)
 }
 
 /// Prolongs a token by its own period or default. Answers how long it lives from now on; zero when for ever.
@@ -97,8 +113,8 @@ async fn itself_or<S, O>(
     ours: &O,
 ) -> Result<Reply<IgnoredAny>, Failure>
 where
-    S: Endpoint<Response = IgnoredAny>,
-    O: Endpoint<Response = IgnoredAny>,
+    S: Measured<Response = IgnoredAny>,
+    O: Measured<Response = IgnoredAny>,
 {
     match access.client.call(itself, Some(token)).await {
         Err(Failure::Refused(refusal)) if refusal.is_denied_by_policy() => access.call(ours).await,

@@ -1,21 +1,16 @@
 //! Credentials as plain environment variables: the drop-in mode.
 
-use std::collections::BTreeMap;
+use jiff::Timestamp;
+use serde_json::Value;
 
-use serde_json::{Value, json};
-use vdbi_core::{
-    annotation::{self, Delivery, Outcome, literal},
-    pod::{ANNOTATION_PREFIX, UUID_ANNOTATION},
+use super::{
+    Grant, Injection, MutationPolicy, Plan,
+    environment::{self, Wish},
 };
-
-use super::{Grant, Injection, MutationPolicy, Plan};
 use crate::{patch::Patch, review::Denial};
 
-/// Containers that get the variables. Init containers are among them, and native sidecars with those; ephemeral ones are
-/// not, since whoever may add one to a pod need not be allowed to see its credentials.
-const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
-
-/// Puts credentials into the environment of every container, before what the user set, so that `$(DBUSER)` expands there.
+/// Puts credentials into the environment of the selected containers, before what the user set, so that `$(DBUSER)` expands
+/// there, in command and in args.
 #[derive(Clone, Debug)]
 pub struct Plaintext {
     default_engine: String,
@@ -29,127 +24,27 @@ impl Plaintext {
 }
 
 impl MutationPolicy for Plaintext {
-    fn plan(&self, pod: &Value) -> Result<Plan, Denial> {
-        let annotations = annotations(pod);
-        let outcome =
-            annotation::parse(&annotations, &self.default_engine).map_err(|error| bad(error.to_string()))?;
-        let request = match outcome {
-            Outcome::Inject(request) => request,
-            Outcome::Untouched { reason } => return Ok(Plan::LeaveAlone { warnings: vec![reason] }),
-        };
-        let injection = Injection { databases: request.databases, warnings: request.warnings };
-        if carries(pod, &annotations, &injection) {
-            return Ok(Plan::LeaveAlone { warnings: Vec::new() });
-        }
-        refuse_collisions(pod, &injection)?;
-        Ok(Plan::Inject(injection))
-    }
-
-    fn patch(&self, pod: &Value, injection: &Injection, grants: &[Grant]) -> Patch {
-        let variables: Vec<Value> = injection
-            .databases
-            .iter()
-            .zip(grants)
-            .flat_map(|(database, grant)| variables(&database.delivery, grant))
-            .collect();
-        let mut patch = Patch::default();
-        for (list, index, container) in containers(pod) {
-            let env = ["spec", list, &index.to_string(), "env"];
-            if container["env"].as_array().is_some_and(|env| !env.is_empty()) {
-                let first = [&env[..], &["0"]].concat();
-                for variable in variables.iter().rev() {
-                    patch.add(&first, variable.clone());
-                }
-            } else {
-                patch.add(&env, variables.clone().into());
-            }
-        }
-        let ids: Vec<String> = grants.iter().map(|grant| grant.id.to_string()).collect();
-        patch.add(&["metadata", "annotations", UUID_ANNOTATION], ids.join(",").into());
-        patch
-    }
-}
-
-fn variables(delivery: &Delivery, grant: &Grant) -> Vec<Value> {
-    let variable = |name: &String, value: &str| json!({ "name": name, "value": value });
-    match delivery {
-        Delivery::Classic { user_keys, password_keys } => {
-            let (user, password) = (literal(&grant.username), literal(grant.password.expose()));
-            let users = user_keys.iter().map(|name| variable(name, &user));
-            let passwords = password_keys.iter().map(|name| variable(name, &password));
-            users.chain(passwords).collect()
-        }
-        Delivery::Uri { keys, template } => {
-            let uri = template.render(&grant.username, &grant.password);
-            keys.iter().map(|name| variable(name, uri.expose())).collect()
-        }
-    }
-}
-
-fn names(injection: &Injection) -> impl Iterator<Item = (&str, &str)> {
-    injection.databases.iter().flat_map(|database| {
-        let keys: Vec<&String> = match &database.delivery {
-            Delivery::Classic { user_keys, password_keys } => user_keys.iter().chain(password_keys).collect(),
-            Delivery::Uri { keys, .. } => keys.iter().collect(),
-        };
-        keys.into_iter().map(|key| (database.name.as_str(), key.as_str()))
-    })
-}
-
-/// Whether this webhook patched the pod before: it names as many entries as there are databases, and every container has
-/// every variable with a literal value. Such a pod gets nothing, so a forged mark gains nothing either.
-fn carries(pod: &Value, annotations: &BTreeMap<String, String>, injection: &Injection) -> bool {
-    let ids = annotations.get(UUID_ANNOTATION).map(|ids| annotation::parse_uuids(ids));
-    ids.is_some_and(|ids| ids.len() == injection.databases.len())
-        && containers(pod).all(|(_, _, container)| {
-            names(injection).all(|(_, name)| {
-                environment(container)
-                    .any(|variable| variable["name"] == name && variable["value"].is_string())
-            })
+    fn plan(&self, pod: &Value, now: Timestamp) -> Result<Plan, Denial> {
+        Ok(match environment::wish(pod, &self.default_engine, now)? {
+            Wish::Nothing { patch, warnings } => Plan::LeaveAlone { patch, warnings },
+            Wish::Credentials(injection) => Plan::Issue(injection),
         })
-}
-
-fn refuse_collisions(pod: &Value, injection: &Injection) -> Result<(), Denial> {
-    for (_, _, container) in containers(pod) {
-        for (database, name) in names(injection) {
-            if environment(container).any(|variable| variable["name"] == name) {
-                let container = container["name"].as_str().unwrap_or_default();
-                return Err(bad(format!(
-                    "container {container} sets {name}, which database {database} would set too: remove it from the \
-                     container's env, or have the credential under another name with the annotations \
-                     {ANNOTATION_PREFIX}{database}.env-key-dbuser, .env-key-dbpassword or .env-key-uri"
-                )));
-            }
-        }
     }
-    Ok(())
-}
 
-fn annotations(pod: &Value) -> BTreeMap<String, String> {
-    let annotations = pod["metadata"]["annotations"].as_object().into_iter().flatten();
-    annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-fn containers(pod: &Value) -> impl Iterator<Item = (&'static str, usize, &Value)> {
-    CONTAINER_LISTS.into_iter().flat_map(|list| {
-        let containers = pod["spec"][list].as_array().into_iter().flatten();
-        containers.enumerate().map(move |(index, container)| (list, index, container))
-    })
-}
-
-fn environment(container: &Value) -> impl Iterator<Item = &Value> {
-    container["env"].as_array().into_iter().flatten()
-}
-
-fn bad(message: String) -> Denial {
-    Denial { code: 400, message }
+    fn patch(&self, pod: &Value, injection: &Injection, grants: &[Grant], now: Timestamp) -> Patch {
+        environment::patch(pod, injection, grants, now)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use vdbi_core::{ledger::EntryId, secret::Secret};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use vdbi_core::{ledger::EntryId, pod::UUID_ANNOTATION, secret::Secret};
 
     use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn pod() -> Value {
         json!({
@@ -187,8 +82,13 @@ mod tests {
 
     fn mutate(pod: &Value, grants: &[Grant]) -> Value {
         let policy = Plaintext::new("databases");
-        let Plan::Inject(injection) = policy.plan(pod).unwrap() else { panic!("nothing to inject") };
-        let patch = serde_json::to_value(policy.patch(pod, &injection, grants)).unwrap();
+        let Plan::Issue(injection) = policy.plan(pod, NOW).unwrap() else { panic!("nothing to inject") };
+        apply(pod, policy.patch(pod, &injection, grants, NOW))
+    }
+
+    fn apply(pod: &Value, patch: Patch) -> Value {
+        let patch = serde_json::to_value(patch).unwrap();
+        assert!(patch.as_array().unwrap().iter().all(|operation| operation["op"] == "add"), "{patch}");
         let mut mutated = pod.clone();
         let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
         json_patch::patch(&mut mutated, &patch).unwrap();
@@ -196,8 +96,17 @@ mod tests {
     }
 
     fn env(container: &Value) -> Vec<(String, String)> {
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        environment(container).map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let env = container["env"].as_array().into_iter().flatten();
+        env.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
+    }
+
+    fn refusal(pod: &Value) -> Denial {
+        Plaintext::new("databases").plan(pod, NOW).unwrap_err()
+    }
+
+    fn annotate(pod: &mut Value, key: &str, value: &str) {
+        pod["metadata"]["annotations"][format!("db-creds-injector.numberly.io/{key}")] = value.into();
     }
 
     #[test]
@@ -231,24 +140,139 @@ mod tests {
     }
 
     #[test]
-    fn a_second_invocation_leaves_the_pod_alone() {
-        let mutated = mutate(&pod(), &grants());
-        let plan = Plaintext::new("databases").plan(&mutated).unwrap();
-        assert!(matches!(plan, Plan::LeaveAlone { .. }));
+    fn a_second_invocation_leaves_the_pod_alone_whatever_others_did_in_between() {
+        let mut mutated = mutate(&pod(), &grants());
+        let containers = mutated["spec"]["containers"].as_array_mut().unwrap();
+        containers.insert(0, json!({ "name": "istio-proxy" }));
+        containers[1]["env"].as_array_mut().unwrap().insert(0, json!({ "name": "OTHER", "value": "x" }));
+        let plan = Plaintext::new("databases").plan(&mutated, NOW).unwrap();
+        assert!(matches!(&plan, Plan::LeaveAlone { patch, .. } if patch.is_empty()), "{plan:?}");
+    }
+
+    #[test]
+    fn a_copy_of_a_running_pod_gets_credentials_of_its_own_in_place_of_the_old() {
+        let copy = mutate(&pod(), &grants());
+        let later: Timestamp = "1970-01-02T00:00:00Z".parse().unwrap();
+        let policy = Plaintext::new("databases");
+        let Plan::Issue(injection) = policy.plan(&copy, later).unwrap() else { panic!("it is a copy") };
+        let mut fresh = grants();
+        fresh[0].username = "v-fresh".into();
+        let mutated = apply(&copy, policy.patch(&copy, &injection, &fresh, later));
+        let web = env(&mutated["spec"]["containers"][0]);
+        assert_eq!(web.iter().filter(|(name, _)| name == "USER_A").collect::<Vec<_>>(), [&(
+            "USER_A".to_owned(),
+            "v-fresh".to_owned()
+        )]);
+        assert_eq!(web.len(), 5);
+        assert_eq!(mutated["metadata"]["annotations"][UUID_ANNOTATION], format!("{},{}", fresh[0].id, fresh[1].id));
+    }
+
+    #[test]
+    fn a_copy_whose_variables_were_edited_is_refused_with_what_to_remove() {
+        let mut copy = mutate(&pod(), &grants());
+        copy["spec"]["containers"][0]["env"][0]["value"] = "mine".into();
+        copy["spec"]["containers"][1]["env"][0]["value"] = "mine".into();
+        copy["spec"]["initContainers"][0]["env"][0]["value"] = "mine".into();
+        assert!(refusal(&copy).message.contains("remove what the webhook had added"));
     }
 
     #[test]
     fn a_variable_that_the_container_sets_is_refused_by_name() {
         let mut pod = pod();
         pod["spec"]["containers"][0]["env"][0]["name"] = "PASSWORD".into();
-        let denial = Plaintext::new("databases").plan(&pod).unwrap_err();
+        let denial = refusal(&pod);
         assert_eq!(denial.code, 400);
         assert!(denial.message.contains("container web sets PASSWORD"), "{denial}");
     }
 
     #[test]
+    fn a_variable_is_replaced_where_that_is_asked_for() {
+        let mut pod = pod();
+        pod["spec"]["containers"][0]["env"] = json!([
+            { "name": "FIRST", "value": "1" },
+            { "name": "PASSWORD", "valueFrom": { "secretKeyRef": { "name": "old", "key": "password" } } },
+        ]);
+        annotate(&mut pod, "main.on-conflict", "replace");
+        let web = env(&mutate(&pod, &grants())["spec"]["containers"][0]);
+        let names: Vec<&str> = web.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["USER_A", "USER_B", "PASSWORD", "REPORTS", "FIRST"]);
+        assert_eq!(web[2].1, "p$$1");
+    }
+
+    #[test]
+    fn only_the_named_containers_get_a_credential() {
+        let mut pod = pod();
+        annotate(&mut pod, "main.containers", "web, migrate");
+        annotate(&mut pod, "reports.containers", "web");
+        let mutated = mutate(&pod, &grants());
+        let names = |container: &Value| env(container).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let spec = &mutated["spec"];
+        assert_eq!(names(&spec["initContainers"][0]), ["USER_A", "USER_B", "PASSWORD"]);
+        assert_eq!(names(&spec["containers"][0]), ["USER_A", "USER_B", "PASSWORD", "REPORTS", "HELLO"]);
+        assert_eq!(spec["containers"][1]["env"], json!([]));
+        let plan = Plaintext::new("databases").plan(&mutated, NOW).unwrap();
+        assert!(matches!(plan, Plan::LeaveAlone { .. }));
+    }
+
+    #[test]
+    fn a_container_that_the_pod_does_not_have_is_refused_with_those_that_it_has() {
+        let mut pod = pod();
+        annotate(&mut pod, "main.containers", "wbe");
+        let message = refusal(&pod).message;
+        assert!(message.contains("no container wbe, only migrate, web, side"), "{message}");
+    }
+
+    #[test]
+    fn a_pod_of_an_earlier_release_is_admitted_and_keeps_no_id_that_it_wrote() {
+        let mut pod = pod();
+        annotate(&mut pod, "revoke-ttl", "1h");
+        annotate(&mut pod, "uuid", &EntryId::random().to_string());
+        let Plan::LeaveAlone { patch, warnings } = Plaintext::new("databases").plan(&pod, NOW).unwrap() else {
+            panic!("it is left alone")
+        };
+        assert!(warnings[0].contains("revoke-ttl"));
+        assert_eq!(apply(&pod, patch)["metadata"]["annotations"][UUID_ANNOTATION], "");
+    }
+
+    #[test]
     fn a_pod_without_annotations_is_refused_with_what_to_add() {
-        let denial = Plaintext::new("databases").plan(&json!({ "metadata": {} })).unwrap_err();
+        let denial = refusal(&json!({ "metadata": {} }));
         assert!(denial.message.contains(".role"), "{denial}");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![Just(Value::Null), any::<i32>().prop_map(Value::from), "[a-zA-Z_$()]{0,9}".prop_map(Value::from)];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let key = "(name|value|env|valueFrom|USER_A|x)";
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..4).prop_map(|map| json!(map)),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Nothing but the API server's validation, which comes later, says that a pod has its shape.
+        #[test]
+        fn any_spec_is_mutated_once_or_refused(containers in any_json(), init in any_json(), replace in any::<bool>()) {
+            let mut pod = pod();
+            pod["spec"]["containers"] = containers;
+            pod["spec"]["initContainers"] = init;
+            if replace {
+                annotate(&mut pod, "main.on-conflict", "replace");
+                annotate(&mut pod, "reports.on-conflict", "replace");
+            }
+            let policy = Plaintext::new("databases");
+            if let Ok(Plan::Issue(injection)) = policy.plan(&pod, NOW) {
+                let patch = serde_json::to_value(policy.patch(&pod, &injection, &grants(), NOW)).unwrap();
+                let mut mutated = pod.clone();
+                let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+                // A container that is no object cannot be patched; the API server refuses such a pod.
+                if json_patch::patch(&mut mutated, &patch).is_ok() && mutated["spec"]["containers"][0].is_object() {
+                    let again = policy.plan(&mutated, NOW).unwrap();
+                    prop_assert!(matches!(again, Plan::LeaveAlone { .. }), "{mutated}");
+                }
+            }
+        }
     }
 }

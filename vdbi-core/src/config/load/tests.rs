@@ -141,11 +141,26 @@ fn the_environment_wins_over_the_file_and_only_with_its_prefix() {
 }
 
 #[test]
-fn placeholders_that_were_asked_for_are_never_replaced_by_plaintext() {
-    let environment = [("INJECTOR_NRI_ENABLED", "true")];
-    let error = load(&GO.replace("MODE", "all"), &environment, Component::Injector).unwrap_err().to_string();
-    assert!(error.contains("nri.enabled"), "{error}");
-    assert!(load(&GO.replace("MODE", "all"), &environment, Component::Renewer).is_ok());
+fn a_self_managed_webhook_needs_names_instead_of_files() {
+    let text = "vaultAddress: http://v\nkubeRole: r\nvaultSecretName: n\nvaultSecretPrefix: p\nwebhook: {selfManaged: true}\n";
+    let error = load(text, &[], Component::Injector).unwrap_err().to_string();
+    assert!(error.contains("webhook.dnsNames"), "{error}");
+    assert!(!error.contains("certFile"), "{error}");
+    let environment = [("INJECTOR_WEBHOOK_DNS_NAMES", "vdbi.vdbi.svc"), ("POD_NAMESPACE", "vdbi")];
+    let config = load(text, &environment, Component::Injector).unwrap().config;
+    assert_eq!(config.webhook.secret_name, "vault-db-injector-webhook-tls");
+    assert_eq!(config.webhook.configuration_name, "vault-db-injector");
+}
+
+#[test]
+fn a_drain_that_would_outlast_the_process_and_names_without_an_authority_are_refused() {
+    for (variable, value, key) in [
+        ("INJECTOR_WEBHOOK_DRAIN_DELAY", "25s", "webhook.drainDelay"),
+        ("INJECTOR_WEBHOOK_CLIENT_ALLOWED_NAMES", "kube-apiserver", "webhook.clientAllowedNames"),
+    ] {
+        let error = load(&GO.replace("MODE", "all"), &[(variable, value)], Component::Injector).unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+    }
 }
 
 #[test]

@@ -35,23 +35,26 @@ fn a_wrong_setting_is_named_without_its_value() {
         ("https://user:hunter2@vault.example", "user or a password"),
         ("https://vault.example/?x=1", "query"),
     ] {
-        let text = VaultClient::new(&settings(address)).unwrap_err().to_string();
+        let text = VaultClient::new(&settings(address), &Registry::disabled()).unwrap_err().to_string();
         assert!(
             text.starts_with("vaultAddress: ") && text.contains(hint) && !text.contains("hunter2"),
             "{text}"
         );
     }
     let namespace = Settings { namespace: Some("a\nb".into()), ..settings("http://v") };
-    assert!(matches!(VaultClient::new(&namespace), Err(SetupError::Namespace)));
+    assert!(matches!(VaultClient::new(&namespace, &Registry::disabled()), Err(SetupError::Namespace)));
     let directory = tempfile::tempdir().unwrap();
     for (name, content) in [("missing", None), ("empty", Some("")), ("noise", Some("no certificate"))] {
         let path = directory.path().join(name);
         if let Some(content) = content {
             std::fs::write(&path, content).unwrap();
         }
-        let text = VaultClient::new(&Settings { ca_file: Some(path), ..settings("https://v") })
-            .unwrap_err()
-            .to_string();
+        let text = VaultClient::new(
+            &Settings { ca_file: Some(path), ..settings("https://v") },
+            &Registry::disabled(),
+        )
+        .unwrap_err()
+        .to_string();
         assert!(text.starts_with("vaultCaCert: ") && text.contains(name), "{text}");
     }
 }
@@ -62,8 +65,11 @@ async fn a_request_has_vaults_headers_and_the_namespace_below_the_address() {
     let (answer, mut seen) = script(|_| ok(auth("s.1", 60)));
     Mock::given(any()).respond_with(answer).mount(&server).await;
     let address = format!("{}/gateway/", server.uri());
-    let client =
-        VaultClient::new(&Settings { namespace: Some("team/a".into()), ..settings(&address) }).unwrap();
+    let client = VaultClient::new(
+        &Settings { namespace: Some("team/a".into()), ..settings(&address) },
+        &Registry::disabled(),
+    )
+    .unwrap();
     client.call(&RenewSelf {}, Some(&Secret::new("s.1"))).await.unwrap();
     let request = seen.recv().await.unwrap();
     assert_eq!(request.url.path(), "/gateway/v1/auth/token/renew-self");

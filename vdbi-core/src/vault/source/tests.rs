@@ -36,7 +36,11 @@ impl PodIdentity for Nobody {
 
 fn source<I: PodIdentity>(scene: &Scene, authentication: Authentication<I>) -> VaultSource<I> {
     let Access { client, login } = scene.access.clone();
-    VaultSource::new(client, login, "kubernetes", authentication, Duration::from_secs(7200), false)
+    VaultSource::new(client, login, "kubernetes", authentication, issuing(7200))
+}
+
+fn issuing(period: u64) -> Issuing {
+    Issuing { token_period: Duration::from_secs(period), ..Issuing::default() }
 }
 
 fn legacy(scene: &Scene) -> VaultSource<Identity> {
@@ -102,6 +106,81 @@ async fn an_unknown_auth_role_is_invalid() {
 }
 
 #[tokio::test]
+async fn fifty_admissions_read_the_auth_role_once() {
+    let scene = Scene::new().await;
+    scene.expect("GET", "auth/kubernetes/role/app", None, ok(role(&["app1"]))).await;
+    let (source, request) = (legacy(&scene), request());
+    let all = (0..50).map(|_| source.authorize(&request));
+    futures::future::try_join_all(all).await.unwrap();
+    source.authorize(&request).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_auth_role_is_read_again_when_its_time_is_over() {
+    let scene = Scene::new().await;
+    scene.always("auth/kubernetes/role/app", ok(role(&["app1"]))).await;
+    let Access { client, login } = scene.access.clone();
+    let issuing = Issuing { role_cache_ttl: Duration::from_millis(20), ..Issuing::default() };
+    let authentication = Authentication::<Identity>::Legacy { token_role: None };
+    let source = VaultSource::new(client, login, "kubernetes", authentication, issuing);
+    source.authorize(&request()).await.unwrap();
+    sleep(Duration::from_millis(40)).await;
+    source.authorize(&request()).await.unwrap();
+    assert_eq!(scene.count("auth/kubernetes/role/app").await, 2);
+}
+
+#[tokio::test]
+async fn a_binding_that_was_added_counts_before_the_cached_role_expires() {
+    let scene = Scene::new().await;
+    scene.expect("GET", "auth/kubernetes/role/app", None, ok(role(&["app2"]))).await;
+    let source = legacy(&scene);
+    for _ in 0..3 {
+        source.authorize(&request()).await.unwrap_err();
+    }
+    scene.server.reset().await;
+    scene.expect("GET", "auth/kubernetes/role/app", None, ok(role(&["app1", "app2"]))).await;
+    sleep(Duration::from_millis(1_050)).await;
+    source.authorize(&request()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failure_to_read_the_auth_role_is_not_kept() {
+    let scene = Scene::new().await;
+    scene.expect("GET", "auth/kubernetes/role/app", None, refused(500, &["later"])).await;
+    let source = legacy(&scene);
+    assert!(matches!(source.authorize(&request()).await, Err(SourceError::Unavailable(_))));
+    scene.server.reset().await;
+    scene.expect("GET", "auth/kubernetes/role/app", None, ok(role(&["app1"]))).await;
+    source.authorize(&request()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_auth_role_without_a_period_is_a_warning_and_is_looked_up_once() {
+    let scene = Scene::bare().await;
+    scene.always("auth/kubernetes/login", ok(auth("s.pod", 7200))).await;
+    scene.always("databases/creds/app", ok(user())).await;
+    scene.expect_with("s.pod", "GET", "auth/token/lookup-self", None, ok(data(json!({ "ttl": 7200 })))).await;
+    let source = source(&scene, Authentication::Projected(Identity));
+    for _ in 0..2 {
+        let issued = source.issue(&request()).await.unwrap();
+        let [warning] = &issued.warnings[..] else { panic!("{issued:?}") };
+        assert!(warning.contains("auth role app has no token_period") && warning.len() <= 120, "{warning}");
+    }
+}
+
+#[tokio::test]
+async fn a_periodic_auth_role_and_one_that_cannot_be_looked_up_are_no_warning() {
+    for answer in [ok(data(json!({ "period": 7200 }))), refused(403, &[BY_POLICY])] {
+        let scene = Scene::bare().await;
+        scene.always("auth/kubernetes/login", ok(auth("s.pod", 7200))).await;
+        scene.always("databases/creds/app", ok(user())).await;
+        scene.always("auth/token/lookup-self", answer).await;
+        let source = source(&scene, Authentication::Projected(Identity));
+        assert_eq!(source.issue(&request()).await.unwrap().warnings, [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_projected_authorization_only_looks_at_the_names() {
     let scene = Scene::bare().await;
     let source = source(&scene, Authentication::Projected(Identity));
@@ -157,8 +236,13 @@ async fn without_a_token_role_an_orphan_is_created_with_the_period() {
     scene.expect_with("s.pod", "GET", CREDS, None, ok(user())).await;
     let Access { client, login } = scene.access.clone();
     let authentication = Authentication::<Identity>::Legacy { token_role: None };
-    let source =
-        VaultSource::new(client, login, "kubernetes", authentication, Duration::from_secs(7200), true);
+    let source = VaultSource::new(
+        client,
+        login,
+        "kubernetes",
+        authentication,
+        Issuing { store_raw_token: true, ..issuing(7200) },
+    );
     let issued = source.issue(&request()).await.unwrap();
     assert_eq!(issued.ttl, Duration::from_secs(3600), "the lease's, which is shorter");
     assert_eq!(issued.token.unwrap().expose(), "s.pod", "for the way back");
@@ -219,8 +303,7 @@ async fn creating_a_user_may_take_longer_than_any_other_request() {
     let Access { login, .. } = scene.access.clone();
     let client = impatient_client(&scene.server.uri());
     let authentication = Authentication::<Identity>::Legacy { token_role: Some("dbi-pod".into()) };
-    let source =
-        VaultSource::new(client, login, "kubernetes", authentication, Duration::from_secs(60), false);
+    let source = VaultSource::new(client, login, "kubernetes", authentication, issuing(60));
     source.issue(&request()).await.unwrap();
 }
 
@@ -369,7 +452,13 @@ async fn nothing_of_a_source_prints_a_secret() {
     scene.expect_with("s.pod", "GET", CREDS, None, ok(user())).await;
     let Access { client, login } = scene.access.clone();
     let authentication = Authentication::<Identity>::Legacy { token_role: Some("dbi-pod".into()) };
-    let source = VaultSource::new(client, login, "kubernetes", authentication, Duration::from_secs(60), true);
+    let source = VaultSource::new(
+        client,
+        login,
+        "kubernetes",
+        authentication,
+        Issuing { store_raw_token: true, ..issuing(60) },
+    );
     let issued = source.issue(&request()).await.unwrap();
     let text = format!("{source:?} {issued:?}");
     for secret in ["hunter2", "s.pod", "s.ours", "jwt"] {

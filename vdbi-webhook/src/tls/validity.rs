@@ -1,27 +1,22 @@
 //! How long the webhook's certificate is good for: the API server rejects one that is not, and then no pod starts.
 
-use std::{io, path::Path};
+use std::fmt;
 
 use jiff::Timestamp;
-use x509_parser::{parse_x509_certificate, pem::parse_x509_pem};
+use metrics::Gauge;
+use x509_parser::parse_x509_certificate;
 
 /// When a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
-    from: Timestamp,
-    until: Timestamp,
+    pub(crate) from: Timestamp,
+    pub(crate) until: Timestamp,
 }
 
 impl Validity {
-    /// Of the first certificate in a PEM file: the server's own.
-    pub(crate) fn read(file: &Path) -> io::Result<Self> {
-        Self::parse(&std::fs::read(file)?).map_err(io::Error::other)
-    }
-
-    fn parse(pem: &[u8]) -> Result<Self, String> {
-        let (_, pem) = parse_x509_pem(pem).map_err(|error| format!("it is no PEM: {error}"))?;
-        let (_, certificate) = parse_x509_certificate(&pem.contents)
-            .map_err(|error| format!("it is no certificate: {error}"))?;
+    /// Of a certificate as DER.
+    pub(crate) fn of(der: &[u8]) -> Result<Self, String> {
+        let (_, certificate) = parse_x509_certificate(der).map_err(|error| error.to_string())?;
         let validity = certificate.validity();
         let second = |time: i64| Timestamp::from_second(time).map_err(|error| error.to_string());
         Ok(Self {
@@ -37,9 +32,20 @@ impl Validity {
             return Err(format!("the certificate is not valid before {from}"));
         }
         if now > *until {
-            return Err(format!("the certificate has expired at {until}: renew it and restart the webhook"));
+            return Err(format!("the certificate expires at {until}: renew it"));
         }
         Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a time in seconds is far below 2^52")]
+    pub(crate) fn report(&self, gauge: &Gauge) {
+        gauge.set(self.until.as_second() as f64);
+    }
+}
+
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "valid from {} until {}", self.from, self.until)
     }
 }
 
@@ -49,16 +55,13 @@ mod tests {
 
     use super::*;
 
-    fn pem() -> String {
+    #[test]
+    fn a_certificate_is_good_between_its_dates() {
         let mut params = CertificateParams::new(["webhook.vdbi.svc".to_owned()]).unwrap();
         params.not_before = date_time_ymd(2026, 1, 1);
         params.not_after = date_time_ymd(2026, 12, 31);
-        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
-    }
-
-    #[test]
-    fn a_certificate_is_good_between_its_dates() {
-        let validity = Validity::parse(pem().as_bytes()).unwrap();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let validity = Validity::of(certificate.der()).unwrap();
         let at = |time: &str| validity.check(time.parse().unwrap());
         assert_eq!(at("2026-01-01T00:00:00Z"), Ok(()));
         assert_eq!(at("2026-12-31T00:00:00Z"), Ok(()));
@@ -66,12 +69,12 @@ mod tests {
             at("2025-12-31T23:59:59Z"),
             Err("the certificate is not valid before 2026-01-01T00:00:00Z".to_owned())
         );
-        assert!(at("2026-12-31T00:00:01Z").unwrap_err().contains("has expired at 2026-12-31T00:00:00Z"));
+        assert!(at("2026-12-31T00:00:01Z").unwrap_err().contains("expires at 2026-12-31T00:00:00Z"));
     }
 
     #[test]
     fn what_is_no_certificate_is_an_error() {
-        assert!(Validity::parse(b"").is_err());
-        assert!(Validity::parse(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").is_err());
+        assert!(Validity::of(b"").is_err());
+        assert!(Validity::of(&[0; 40]).is_err());
     }
 }
