@@ -25,11 +25,16 @@ use vdbi_core::{
     secret::Secret,
 };
 
+mod authority;
 mod callers;
+mod managed;
 mod validity;
 
 use callers::Callers;
 use validity::Validity;
+
+pub use authority::Lifetimes;
+pub use managed::{SelfManaged, Settings};
 
 use crate::metrics::TlsMetrics;
 
@@ -59,6 +64,9 @@ pub enum TlsError {
     /// The key, or that it is not the certificate's.
     #[error("the key cannot be used: {0}")]
     Key(String),
+    /// No leader has made a certificate yet.
+    #[error("there is no certificate yet: the leader makes it")]
+    NotYet,
     /// The authorities of client certificates.
     #[error("webhook.clientCaFile cannot be used: {0}")]
     ClientAuthorities(String),
@@ -74,7 +82,7 @@ pub struct Material {
 }
 
 /// Who is answered: whoever shows a certificate of one of these authorities.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuthorities {
     /// PEM.
     pub certificates: Vec<u8>,
@@ -182,98 +190,127 @@ fn build(
     Ok((Arc::new(config), validity))
 }
 
-/// Material from files, which somebody else keeps fresh: cert-manager, an operator.
+/// Where the certificate comes from.
 #[derive(Clone, Debug)]
-pub struct Files {
-    /// `certFile`
-    pub certificate: PathBuf,
-    /// `keyFile`
-    pub key: PathBuf,
+pub enum Source {
+    /// Files, which somebody else keeps fresh: cert-manager, an operator.
+    Files {
+        /// `certFile`
+        certificate: PathBuf,
+        /// `keyFile`
+        key: PathBuf,
+    },
+    /// The webhook's own authority.
+    SelfManaged(SelfManaged),
+}
+
+/// Where the authorities of client certificates come from.
+#[derive(Clone, Debug)]
+pub struct CallersFile {
     /// `webhook.clientCaFile`
-    pub client_authorities: Option<PathBuf>,
+    pub path: PathBuf,
     /// `webhook.clientAllowedNames`
     pub allowed_names: Vec<String>,
 }
 
-impl Files {
-    /// Reads all of them.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError::Read`].
-    pub fn read(&self) -> Result<(Material, Option<ClientAuthorities>), TlsError> {
-        let certificate = read("certFile", &self.certificate)?;
-        let key = read("keyFile", &self.key)?;
-        let key = String::from_utf8(key).map_err(|_| TlsError::Key("it is no PEM".into()))?;
-        Ok((Material { certificate, key: Secret::new(key) }, self.client_authorities()?))
-    }
+/// Keeps a server's TLS at what its sources hold.
+#[derive(Debug)]
+pub struct Keeper {
+    source: Source,
+    callers: Option<CallersFile>,
+    last: Loaded,
+}
 
-    /// Reads `webhook.clientCaFile`, where there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError::Read`].
-    pub fn client_authorities(&self) -> Result<Option<ClientAuthorities>, TlsError> {
-        let Some(path) = &self.client_authorities else { return Ok(None) };
-        let certificates = read("webhook.clientCaFile", path)?;
-        Ok(Some(ClientAuthorities { certificates, allowed_names: self.allowed_names.clone() }))
-    }
+/// What was read at one time.
+#[derive(Debug)]
+struct Loaded {
+    material: Material,
+    callers: Option<ClientAuthorities>,
+}
 
-    /// TLS with what the files hold now.
-    ///
-    /// # Errors
-    ///
-    /// See [`TlsError`].
-    pub fn load(&self, registry: &Registry) -> Result<Tls, TlsError> {
-        let (material, callers) = self.read()?;
-        Tls::new(&material, callers.as_ref(), registry)
-    }
-
-    /// Looks at the files every two seconds, for ever, and uses what has changed. Says once what cannot be used.
-    pub async fn follow(&self, tls: &Tls) {
-        let mut ticks = tokio::time::interval(INTERVAL);
-        let mut last = None;
-        loop {
-            ticks.tick().await;
-            let (seen, outcome) = match self.read() {
-                Ok((material, callers)) => {
-                    let seen = Seen::of(&material, callers.as_ref());
-                    if last.as_ref() == Some(&seen) {
-                        continue;
-                    }
-                    let first = last.is_none();
-                    let outcome = tls.replace(&material, callers.as_ref());
-                    if outcome.is_ok() && !first {
-                        tracing::info!(validity = %tls.validity(), "the webhook's certificate was read again: {}", tls.validity());
-                    }
-                    (seen, outcome)
-                }
-                Err(error) => (Seen::Error(error.to_string()), Err(error)),
-            };
-            if let Err(error) = outcome
-                && last.as_ref() != Some(&seen)
-            {
-                tracing::error!(%error, "the webhook goes on with the certificate that it has: {error}");
+impl Source {
+    async fn read(&self) -> Result<Material, TlsError> {
+        match self {
+            Self::Files { certificate, key } => {
+                let (certificate, key) = (read("certFile", certificate)?, read("keyFile", key)?);
+                let key = String::from_utf8(key).map_err(|_| TlsError::Key("it is no PEM".into()))?;
+                Ok(Material { certificate, key: Secret::new(key) })
             }
-            last = Some(seen);
+            Self::SelfManaged(managed) => managed.material().await?.ok_or(TlsError::NotYet),
         }
     }
 }
 
-/// What was there at the last look.
-#[derive(PartialEq, Eq)]
-enum Seen {
-    Files { certificate: Vec<u8>, key: String, authorities: Option<Vec<u8>> },
-    Error(String),
+impl CallersFile {
+    fn read(&self) -> Result<ClientAuthorities, TlsError> {
+        let certificates = read("webhook.clientCaFile", &self.path)?;
+        Ok(ClientAuthorities { certificates, allowed_names: self.allowed_names.clone() })
+    }
 }
 
-impl Seen {
-    fn of(material: &Material, callers: Option<&ClientAuthorities>) -> Self {
-        Self::Files {
-            certificate: material.certificate.clone(),
-            key: material.key.expose().to_owned(),
-            authorities: callers.map(|callers| callers.certificates.clone()),
+impl Loaded {
+    async fn read(source: &Source, callers: Option<&CallersFile>) -> Result<Self, TlsError> {
+        let callers = callers.map(CallersFile::read).transpose()?;
+        Ok(Self { material: source.read().await?, callers })
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let Self { material: Material { certificate, key }, callers } = self;
+        *certificate == other.material.certificate
+            && key.expose() == other.material.key.expose()
+            && *callers == other.callers
+    }
+}
+
+impl Keeper {
+    /// TLS with what the sources hold now, and what keeps it so.
+    ///
+    /// # Errors
+    ///
+    /// See [`TlsError`]; after [`TlsError::NotYet`], try again.
+    pub async fn start(
+        source: Source,
+        callers: Option<CallersFile>,
+        registry: &Registry,
+    ) -> Result<(Tls, Self), TlsError> {
+        let last = Loaded::read(&source, callers.as_ref()).await?;
+        let tls = Tls::new(&last.material, last.callers.as_ref(), registry)?;
+        Ok((tls, Self { source, callers, last }))
+    }
+
+    /// Looks every two seconds, for ever, and uses what has changed. Says once what cannot be used.
+    pub async fn run(mut self, tls: Tls) {
+        let mut reported = None;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match self.step(&tls).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let validity = tls.validity();
+                    tracing::info!(%validity, "the webhook's certificate or client authorities have changed: {validity}");
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if reported.as_ref() != Some(&text) {
+                        tracing::error!(error = text, "the webhook goes on with the certificate that it has: {text}");
+                    }
+                    reported = Some(text);
+                    continue;
+                }
+            }
+            reported = None;
         }
+    }
+
+    /// Whether something changed.
+    async fn step(&mut self, tls: &Tls) -> Result<bool, TlsError> {
+        let found = Loaded::read(&self.source, self.callers.as_ref()).await?;
+        if found.is(&self.last) {
+            return Ok(false);
+        }
+        tls.replace(&found.material, found.callers.as_ref())?;
+        self.last = found;
+        Ok(true)
     }
 }
 

@@ -9,36 +9,44 @@ use serde_json::{Value, json};
 use vdbi_core::{
     credential::SourceError,
     ledger::{LedgerError, Owner},
+    admin::{self, PrometheusPage},
     memory::{LedgerOperation, MemoryLedger, MemorySource, SourceOperation},
-    metrics::Registry,
+    placeholder,
 };
 use vdbi_webhook::{
-    admit::Admission,
-    policy::Plaintext,
-    review::{Denial, Review, Verdict},
+    admit::{Admission, Limits},
+    metrics::Outcome,
+    policy::{MutationPolicy, Placeholder, Plaintext},
+    review::{Answer, Denial, Review, Verdict},
 };
 
 const DEADLINE: Duration = Duration::from_secs(4);
 
-struct Webhook {
+struct Webhook<P = Plaintext> {
     source: MemorySource,
     ledger: MemoryLedger,
-    admission: Admission<MemorySource, MemoryLedger, Plaintext>,
+    admission: Admission<MemorySource, MemoryLedger, P>,
+    page: PrometheusPage,
 }
 
 impl Webhook {
     fn new() -> Self {
+        Self::with(Plaintext::new("databases"), Limits { deadline: DEADLINE, ..Limits::default() })
+    }
+}
+
+impl<P: MutationPolicy> Webhook<P> {
+    fn with(policy: P, limits: Limits) -> Self {
         let (source, ledger) = (MemorySource::new(), MemoryLedger::new());
         source.allow("app", "shop", "app1");
         let owner = Owner { cluster: "c".into(), release: "r".into() };
-        let policy = Plaintext::new("databases");
-        let registry = Registry::disabled();
-        let admission = Admission::new(source.clone(), ledger.clone(), policy, owner, DEADLINE, &registry);
-        Self { source, ledger, admission }
+        let (registry, page) = admin::prometheus().unwrap();
+        let admission = Admission::new(source.clone(), ledger.clone(), policy, owner, limits, &registry);
+        Self { source, ledger, admission, page }
     }
 
     async fn denial(&self, review: &Review) -> Denial {
-        match self.admission.admit(review).await {
+        match self.admission.admit(review).await.verdict {
             Verdict::Deny(denial) => denial,
             Verdict::Allow { .. } => panic!("the pod was admitted"),
         }
@@ -63,11 +71,11 @@ fn review(databases: &[&str]) -> Review {
         "metadata": { "generateName": "web-", "annotations": annotations },
         "spec": { "serviceAccountName": "app1", "containers": [{ "name": "web" }] },
     });
-    Review { uid: "u".into(), namespace: "shop".into(), dry_run: false, pod: Some(pod) }
+    Review { uid: "u".into(), namespace: "shop".into(), dry_run: false, timeout: None, pod: Some(pod) }
 }
 
-fn patch(verdict: &Verdict) -> Value {
-    match verdict {
+fn patch(answer: &Answer) -> Value {
+    match &answer.verdict {
         Verdict::Allow { patch, .. } => serde_json::to_value(patch).unwrap(),
         Verdict::Deny(denial) => panic!("{denial}"),
     }
@@ -76,18 +84,18 @@ fn patch(verdict: &Verdict) -> Value {
 #[tokio::test]
 async fn a_pod_gets_a_login_whose_entry_is_in_the_ledger() {
     let webhook = Webhook::new();
-    let verdict = webhook.admission.admit(&review(&["MAIN"])).await;
-    let patch = patch(&verdict);
+    let answer = webhook.admission.admit(&review(&["MAIN"])).await;
+    let patch = patch(&answer);
     let env = &patch[0]["value"];
     let password = vdbi_core::secret::Secret::new(env[1]["value"].as_str().unwrap());
     assert!(webhook.source.can_login(env[0]["value"].as_str().unwrap(), &password));
     let entries = webhook.ledger.entries();
     let (id, entry) = entries.first_key_value().unwrap();
-    assert_eq!(patch[1]["value"], id.to_string());
+    assert_eq!(patch[2]["value"], id.to_string());
     assert_eq!((entry.pod.namespace.as_str(), entry.pod.service_account.as_str()), ("shop", "app1"));
     assert_eq!(entry.owner.as_ref().unwrap().release, "r");
     assert!(entry.issued_at.is_some());
-    assert!(!format!("{verdict:?}").contains(password.expose()), "a verdict can be printed");
+    assert!(!format!("{answer:?}").contains(password.expose()), "a verdict can be printed");
 }
 
 #[tokio::test]
@@ -100,8 +108,8 @@ async fn the_databases_of_a_pod_are_issued_side_by_side() {
         hold.arrived(2).await;
         hold.release();
     };
-    let (verdict, ()) = tokio::join!(admission, both);
-    assert_eq!(patch(&verdict)[0]["value"].as_array().unwrap().len(), 4);
+    let (answer, ()) = tokio::join!(admission, both);
+    assert_eq!(patch(&answer)[0]["value"].as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -175,8 +183,98 @@ async fn a_revocation_that_fails_is_tried_again() {
 async fn a_dry_run_reaches_neither_backend_nor_ledger() {
     let webhook = Webhook::new();
     let review = Review { dry_run: true, ..review(&["MAIN"]) };
-    let verdict = webhook.admission.admit(&review).await;
-    assert_eq!(patch(&verdict)[0]["value"][0]["value"], "dry-run");
+    let answer = webhook.admission.admit(&review).await;
+    assert_eq!(patch(&answer)[0]["value"][0]["value"], "dry-run");
     let calls = [SourceOperation::Authorize, SourceOperation::Issue].map(|of| webhook.source.calls(of));
     assert_eq!((calls, webhook.ledger.calls(LedgerOperation::Record)), ([0, 0], 0));
+}
+
+#[tokio::test]
+async fn placeholders_are_delivered_without_an_issue_and_without_an_entry() {
+    let webhook = Webhook::with(Placeholder::new("databases"), Limits::default());
+    let answer = webhook.admission.admit(&review(&["MAIN"])).await;
+    assert_eq!(answer.outcome, Outcome::Reserved);
+    let patch = patch(&answer);
+    let values = [0, 1].map(|index| patch[0]["value"][index]["value"].as_str().unwrap());
+    assert!(values.iter().all(|value| value.starts_with(placeholder::PREFIX)), "{patch}");
+    assert_ne!(values[0], values[1]);
+    assert_eq!(patch[2]["value"], answer.entries[0].to_string());
+    let calls = (webhook.source.calls(SourceOperation::Issue), webhook.ledger.calls(LedgerOperation::Record));
+    assert_eq!(calls, (0, 0));
+}
+
+#[tokio::test]
+async fn placeholders_are_denied_where_credentials_would_be() {
+    let webhook = Webhook::with(Placeholder::new("databases"), Limits::default());
+    let elsewhere = Review { namespace: "elsewhere".into(), ..review(&["MAIN"]) };
+    assert_eq!(webhook.denial(&elsewhere).await.code, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_servers_timeout_shortens_the_deadline() {
+    let webhook = Webhook::new();
+    let _hold = webhook.source.hold(SourceOperation::Authorize);
+    let arrival = tokio::time::Instant::now();
+    let hurried = Review { timeout: Some(Duration::from_secs(2)), ..review(&["MAIN"]) };
+    let denial = webhook.denial(&hurried).await;
+    assert_eq!(arrival.elapsed(), Duration::from_millis(1600));
+    assert!(denial.message.contains("1.6s"), "{denial}");
+}
+
+#[tokio::test]
+async fn beyond_the_queue_an_admission_is_denied_at_once() {
+    let limits = Limits { max_in_flight: 1, max_queued: 1, ..Limits::default() };
+    let webhook = Webhook::with(Plaintext::new("databases"), limits);
+    let mut hold = webhook.source.hold(SourceOperation::Authorize);
+    let review = review(&["MAIN"]);
+    let admit = || webhook.admission.admit(&review);
+    let third = async {
+        hold.arrived(1).await;
+        let third = webhook.admission.admit(&review).await;
+        hold.release();
+        third
+    };
+    let (first, second, third) = tokio::join!(admit(), admit(), third);
+    assert_eq!((first.outcome, second.outcome), (Outcome::Injected, Outcome::Injected));
+    let Verdict::Deny(denial) = third.verdict else { panic!("{third:?}") };
+    assert_eq!(denial.code, 429);
+    assert!(denial.message.contains("webhook.maxQueued"), "{denial}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_in_the_queue_counts() {
+    let limits = Limits { max_in_flight: 1, deadline: DEADLINE, ..Limits::default() };
+    let webhook = Webhook::with(Plaintext::new("databases"), limits);
+    let _hold = webhook.source.hold(SourceOperation::Authorize);
+    let review = review(&["MAIN"]);
+    let arrival = tokio::time::Instant::now();
+    let (first, second) = tokio::join!(webhook.admission.admit(&review), webhook.admission.admit(&review));
+    assert_eq!((first.outcome, second.outcome), (Outcome::Deadline, Outcome::Deadline));
+    assert_eq!(arrival.elapsed(), DEADLINE);
+}
+
+#[tokio::test]
+async fn every_admission_is_counted_once_by_its_outcome() {
+    let webhook = Webhook::new();
+    let good = review(&["MAIN"]);
+    let mut hold = webhook.source.hold(SourceOperation::Issue);
+    tokio::select! {
+        _ = webhook.admission.admit(&good) => panic!("the issue is held"),
+        () = hold.arrived(1) => {}
+    }
+    hold.release();
+    webhook.admission.admit(&good).await;
+    webhook.admission.admit(&Review { dry_run: true, ..good.clone() }).await;
+    webhook.admission.admit(&Review { pod: None, ..good.clone() }).await;
+    webhook.admission.admit(&review(&[])).await;
+    webhook.admission.admit(&Review { namespace: "elsewhere".into(), ..good.clone() }).await;
+    let page = webhook.page.render();
+    let mut counted: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("vdbi_admissions_total{")).collect();
+    counted.sort_unstable();
+    let expected = ["abandoned", "bad_request", "denied", "dry_run", "injected", "untouched"]
+        .map(|outcome| format!("vdbi_admissions_total{{outcome=\"{outcome}\"}} 1"));
+    assert_eq!(counted, expected);
+    assert!(page.contains("vdbi_admission_duration_seconds_count{outcome=\"abandoned\"} 1"), "{page}");
+    assert!(page.contains("vdbi_admissions_in_flight 0"), "{page}");
 }

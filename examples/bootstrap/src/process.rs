@@ -72,7 +72,7 @@ impl Process {
     }
 
     /// Runs something beside the work. Its end, also by a panic, is the end of the process.
-    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let end = self.shutdown.clone().drop_guard();
         self.tasks.spawn(async move {
             let _end = end;

@@ -1,5 +1,7 @@
 //! vdbi-injector: the mutating admission webhook.
 
+mod certificate;
+
 use std::process::ExitCode;
 
 use bootstrap::Process;
@@ -9,33 +11,45 @@ use vdbi_core::{
     kubernetes::TokenRequestIdentity,
     vault::Authentication,
 };
-use vdbi_webhook::{admit::Admission, policy::Plaintext, server::AdmissionServer};
+use vdbi_webhook::{
+    admit::{Admission, Limits},
+    policy::{MutationPolicy, Placeholder, Plaintext},
+    server::{AdmissionServer, Shutdown},
+};
 
 fn main() -> ExitCode {
     bootstrap::run(Component::Injector, run)
 }
 
 async fn run(process: &mut Process) -> anyhow::Result<()> {
+    let engine = process.config.default_engine.clone();
+    if process.config.nri.enabled {
+        serve(process, Placeholder::new(engine)).await
+    } else {
+        serve(process, Plaintext::new(engine)).await
+    }
+}
+
+async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Result<()> {
     let config = process.config.clone();
     let listener = process.health.register("listener", Probe::Ready);
-    let server = AdmissionServer::bind(config.admission_address, &config.cert_file, &config.key_file).await?;
-    server.report(&process.health);
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
+    let Some(tls) = certificate::tls(process, &kubernetes).await? else { return Ok(()) };
+    let server = AdmissionServer::bind(config.admission_address, tls)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let source = vault.source(&config, authentication(&config, kubernetes));
-    let policy = Plaintext::new(&config.default_engine);
-    let admission = Admission::new(
-        source,
-        vault.ledger(&config),
-        policy,
-        owner,
-        config.admission_timeout,
-        &process.registry,
-    );
+    let limits = Limits {
+        deadline: config.admission_timeout,
+        max_in_flight: config.webhook.max_in_flight,
+        max_queued: config.webhook.max_queued,
+    };
+    let admission =
+        Admission::new(source, vault.ledger(&config), policy, owner, limits, &process.registry);
     listener.pass();
     tracing::info!(address = %server.local_addr(), "answering admissions on {}", server.local_addr());
-    server.serve(admission, config.shutdown_grace_period, process.shutdown.clone().cancelled_owned()).await?;
+    let stop = process.shutdown.clone();
+    server.serve(admission, shutdown(&config), stop.cancelled_owned()).await?;
     Ok(())
 }
 
@@ -47,4 +61,9 @@ fn authentication(config: &Config, client: kube::Client) -> Authentication<Token
     } else {
         Authentication::Legacy { token_role: config.token_role.clone() }
     }
+}
+
+fn shutdown(config: &Config) -> Shutdown {
+    let delay = config.webhook.drain_delay;
+    Shutdown { delay, grace: config.shutdown_grace_period.saturating_sub(delay) }
 }

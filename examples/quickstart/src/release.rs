@@ -19,7 +19,12 @@ use vdbi_lifecycle::{
     renewer::{self, Renewer},
     revoker::{self, Revoker, compare::Rules},
 };
-use vdbi_webhook::{admit::Admission, policy::Plaintext, server::AdmissionServer};
+use vdbi_webhook::{
+    admit::{Admission, Limits},
+    policy::Plaintext,
+    server::{AdmissionServer, Shutdown},
+    tls::{Material, Tls},
+};
 
 use crate::stage::{SYSTEM_NAMESPACE, Stage};
 
@@ -56,7 +61,6 @@ pub(crate) struct Release {
     pub(crate) revokers: Vec<Replica>,
     tasks: JoinSet<Result<()>>,
     shutdown: CancellationToken,
-    _certificate: tempfile::TempDir,
 }
 
 impl Release {
@@ -67,19 +71,18 @@ impl Release {
 
         let authority = Authority::new("quickstart")?;
         let identity = authority.server(&["127.0.0.1"])?;
-        let directory = tempfile::tempdir()?;
-        let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
-        std::fs::write(&certificate, identity.certificate)?;
-        std::fs::write(&key, identity.key)?;
-        let server = AdmissionServer::bind(([127, 0, 0, 1], 0).into(), &certificate, &key).await?;
-        let webhook = server.local_addr();
         let (registry, webhook_page) = admin::prometheus()?;
+        let material = Material { certificate: identity.certificate.into(), key: identity.key.into() };
+        let tls = Tls::new(&material, None, &registry)?;
+        let server = AdmissionServer::bind(([127, 0, 0, 1], 0).into(), tls)?;
+        let webhook = server.local_addr();
         let (source, ledger) = (stage.source(Component::Injector), stage.ledger(Component::Injector));
         let policy = Plaintext::new("databases");
-        let deadline = Duration::from_secs(4);
-        let admission = Admission::new(source, ledger, policy, owner.clone(), deadline, &registry);
+        let admission =
+            Admission::new(source, ledger, policy, owner.clone(), Limits::default(), &registry);
         let stop = shutdown.clone().cancelled_owned();
-        tasks.spawn(async move { Ok(server.serve(admission, Duration::from_secs(5), stop).await?) });
+        let end = Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) };
+        tasks.spawn(async move { Ok(server.serve(admission, end, stop).await?) });
         stage.install_webhook(webhook, &authority.pem()).await?;
 
         let mut release = Self {
@@ -89,7 +92,6 @@ impl Release {
             revokers: Vec::new(),
             tasks,
             shutdown,
-            _certificate: directory,
         };
         for index in 0..2 {
             release.add_renewer(stage, &owner, index)?;

@@ -42,14 +42,9 @@ fn what_cannot_be_used_changes_nothing() {
     assert!(!Arc::ptr_eq(&before, &tls.config().get_inner()));
 }
 
-#[test]
-fn a_missing_file_is_named_with_its_key() {
-    let files = Files {
-        certificate: "/no/such.crt".into(),
-        key: "/no/such.key".into(),
-        client_authorities: None,
-        allowed_names: Vec::new(),
-    };
-    let error = files.read().unwrap_err().to_string();
+#[tokio::test]
+async fn a_missing_file_is_named_with_its_key() {
+    let files = Source::Files { certificate: "/no/such.crt".into(), key: "/no/such.key".into() };
+    let error = Keeper::start(files, None, &Registry::disabled()).await.unwrap_err().to_string();
     assert!(error.contains("/no/such.crt (certFile)"), "{error}");
 }
