@@ -3,6 +3,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
 
 /// A certificate authority of the test's own, for the API server and for webhooks.
 #[derive(Debug)]
@@ -43,9 +48,17 @@ impl Authority {
     ///
     /// When one of them is neither a name nor an address.
     pub fn server(&self, names: &[&str]) -> Result<Identity> {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names)?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(server_params(names)?)
+    }
+
+    /// As [`Authority::server`], with a certificate that ends this long from now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::server`].
+    pub fn server_until(&self, names: &[&str], left: std::time::Duration) -> Result<Identity> {
+        let mut params = server_params(names)?;
+        params.not_after = (std::time::SystemTime::now() + left).into();
         self.issue(params)
     }
 
@@ -69,4 +82,28 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
+}
+
+fn server_params(names: &[&str]) -> Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+/// Whether a client that trusts these authorities accepts this certificate of a server with this address or name.
+///
+/// # Errors
+///
+/// When one of the texts is no PEM.
+pub fn verifies(certificate: &str, authorities: &str, name: &str) -> Result<bool> {
+    crate::cluster::install_crypto();
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())?;
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(authority?)?;
+    }
+    let verifier = WebPkiServerVerifier::builder(roots.into()).build()?;
+    let name = ServerName::try_from(name.to_owned())?;
+    Ok(verifier.verify_server_cert(&certificate, &[], &name, &[], UnixTime::now()).is_ok())
 }

@@ -18,6 +18,9 @@ pub use start::client;
 
 use crate::process::Server;
 
+/// The common name of the certificate that the API server shows to webhooks, of the authority [`Kubernetes::ca_pem`].
+pub const WEBHOOK_CLIENT: &str = "kube-apiserver-webhooks";
+
 const START: Duration = Duration::from_secs(60);
 
 /// A running Kubernetes control plane.

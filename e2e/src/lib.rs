@@ -25,6 +25,7 @@
 //! `hack/test-env` installs the servers. With `VDBI_KEEP=1` the directory of a test stays, with every log and key in it.
 
 mod authority;
+mod balancer;
 mod binaries;
 mod cluster;
 mod directory;
@@ -34,10 +35,12 @@ pub mod openbao;
 mod ports;
 mod postgres;
 pub mod process;
+pub mod scene;
 mod setup;
 pub mod system;
 
-pub use authority::{Authority, Identity};
+pub use authority::{Authority, Identity, verifies};
+pub use balancer::Balancer;
 pub use binaries::binary;
 pub use cluster::{Builder, Cluster};
 pub use kubernetes::Kubernetes;

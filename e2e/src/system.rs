@@ -96,7 +96,12 @@ impl System {
         [&mut self.injector].into_iter().chain(&mut self.renewers).chain(&mut self.revokers)
     }
 
-    async fn replica(
+    /// Starts one more replica and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready; the error carries the end of its log.
+    pub async fn replica(
         cluster: &Cluster,
         access: &DatabaseAccess,
         release: &Release,

@@ -112,14 +112,7 @@ impl Deadline {
 
 impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
     /// `owner` signs the ledger entries.
-    pub fn new(
-        source: S,
-        ledger: L,
-        policy: P,
-        owner: Owner,
-        limits: Limits,
-        registry: &Registry,
-    ) -> Self {
+    pub fn new(source: S, ledger: L, policy: P, owner: Owner, limits: Limits, registry: &Registry) -> Self {
         let metrics = Metrics::new(registry);
         let (in_flight, queued) = (metrics.in_flight.clone(), metrics.queued.clone());
         Self {

@@ -282,7 +282,8 @@ mod tests {
     #[test]
     fn the_audit_log_tells_the_outcome_and_the_entries() {
         let id = EntryId::random();
-        let answer = Answer { entries: vec![id], outcome: Outcome::Injected, ..answer(Verdict::leave_alone()) };
+        let answer =
+            Answer { entries: vec![id], outcome: Outcome::Injected, ..answer(Verdict::leave_alone()) };
         let audit = &answer.into_review("u").unwrap()["response"]["auditAnnotations"];
         assert_eq!(audit, &json!({ "outcome": "injected", "entries": id.to_string() }));
     }

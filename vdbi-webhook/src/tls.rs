@@ -292,7 +292,10 @@ impl Keeper {
                 Err(error) => {
                     let text = error.to_string();
                     if reported.as_ref() != Some(&text) {
-                        tracing::error!(error = text, "the webhook goes on with the certificate that it has: {text}");
+                        tracing::error!(
+                            error = text,
+                            "the webhook goes on with the certificate that it has: {text}"
+                        );
                     }
                     reported = Some(text);
                     continue;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vdbi_core::{
+    admin::{self, PrometheusPage},
     credential::SourceError,
     ledger::{LedgerError, Owner},
-    admin::{self, PrometheusPage},
     memory::{LedgerOperation, MemoryLedger, MemorySource, SourceOperation},
     placeholder,
 };

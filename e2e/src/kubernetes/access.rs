@@ -75,6 +75,30 @@ impl Kubernetes {
         .await
     }
 
+    /// Gives a service account a cluster role with these rules.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses it.
+    pub async fn grant_in_cluster(
+        &self,
+        namespace: &str,
+        account: &str,
+        role: &str,
+        rules: Value,
+    ) -> Result<()> {
+        let api_version = "rbac.authorization.k8s.io/v1";
+        let metadata = json!({ "name": role });
+        self.apply(&json!({ "apiVersion": api_version, "kind": "ClusterRole", "metadata": metadata, "rules": rules }))
+            .await?;
+        self.apply(&json!({
+            "apiVersion": api_version, "kind": "ClusterRoleBinding", "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
+        }))
+        .await
+    }
+
     /// A token of a service account, as a pod of it would get; without audiences it is for the API server.
     ///
     /// # Errors

@@ -104,6 +104,7 @@ fn apiserver_program(
         .arg(file("tls-cert-file", &files.certificate))
         .arg(file("tls-private-key-file", &files.key))
         .arg(file("cert-dir", directory))
+        .arg(file("admission-control-config-file", &files.admission))
         .arg(file("audit-policy-file", &files.audit_policy))
         .arg(file("audit-log-path", &directory.join("audit.log")))
 }
@@ -116,6 +117,7 @@ struct Files {
     signing_key: PathBuf,
     verification_key: PathBuf,
     audit_policy: PathBuf,
+    admission: PathBuf,
 }
 
 impl Files {
@@ -135,6 +137,7 @@ impl Files {
             "rules": [{ "level": "Metadata" }],
         });
         Ok(Self {
+            admission: write("admission.json", &admission(&write, &authority)?.to_string())?,
             ca: write("ca.pem", &authority.pem())?,
             authority,
             certificate: write("apiserver.pem", &server.certificate)?,
@@ -153,6 +156,28 @@ impl Files {
         });
         write_kubeconfig(&directory.join("admin.kubeconfig"), url, &self.authority.pem(), user)
     }
+}
+
+/// Shows every webhook that asks for it a certificate of the API server's.
+fn admission(write: &impl Fn(&str, &str) -> Result<PathBuf>, authority: &Authority) -> Result<Value> {
+    let client = authority.client(super::WEBHOOK_CLIENT, "kubernetes")?;
+    let user = json!({
+        "client-certificate-data": base64(&client.certificate),
+        "client-key-data": base64(&client.key),
+    });
+    let kubeconfig =
+        json!({ "apiVersion": "v1", "kind": "Config", "users": [{ "name": "*", "user": user }] });
+    let kubeconfig = write("webhooks.kubeconfig", &kubeconfig.to_string())?;
+    let configuration = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "WebhookAdmissionConfiguration",
+        "kubeConfigFile": kubeconfig,
+    });
+    Ok(json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [{ "name": "MutatingAdmissionWebhook", "configuration": configuration }],
+    }))
 }
 
 pub(super) fn write_kubeconfig(path: &Path, url: &str, ca_pem: &str, user: Value) -> Result<PathBuf> {

@@ -68,6 +68,12 @@ impl Replica {
         self.server.ready(within, check).await
     }
 
+    /// Where `/readyz` is.
+    #[must_use]
+    pub fn readiness(&self) -> String {
+        format!("http://{}/readyz", self.admin)
+    }
+
     /// What a health endpoint answers: its status and its text.
     ///
     /// # Errors

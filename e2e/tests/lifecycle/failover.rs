@@ -6,7 +6,7 @@ use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::Api;
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{Scene, eventually, login};
+use e2e::scene::{Scene, eventually, login};
 
 /// At the kill at least half of it is left, and a take-over takes the lease of 3 s.
 const TTL: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use e2e::{DatabaseAccess, system::Authentication};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use crate::scene::{Scene, eventually};
+use e2e::scene::{Scene, eventually};
 
 /// What a kubelet waits for an answer to a probe.
 const PROBE: Duration = Duration::from_secs(1);

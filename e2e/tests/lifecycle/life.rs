@@ -10,7 +10,7 @@ use kube::Api;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::scene::{Scene, eventually, login};
+use e2e::scene::{Scene, eventually, login};
 
 /// Short, so that a credential which nobody renews is dead within the test.
 const TTL: Duration = Duration::from_secs(6);
@@ -100,7 +100,7 @@ async fn a_pod_with_several_databases_gets_a_credential_for_each() -> Result<()>
     assert_eq!(rest, "127.0.0.1:5432/postgres?application_name=reports");
     let (user, password) = userinfo.split_once(':').context("the login has a password")?;
     assert_ne!(user, main.user);
-    let reports = crate::scene::Login { user: user.into(), password: password.into() };
+    let reports = e2e::scene::Login { user: user.into(), password: password.into() };
     ensure!(scene.opens_a_session(&main).await? && scene.opens_a_session(&reports).await?);
     assert_eq!(scene.ledger_keys().await?.len(), 2);
 

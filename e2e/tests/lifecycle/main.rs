@@ -6,4 +6,3 @@ mod failover;
 mod health;
 mod life;
 mod refusals;
-mod scene;

@@ -4,25 +4,7 @@ use anyhow::{Result, ensure};
 use e2e::{DatabaseAccess, system::Authentication};
 use serde_json::json;
 
-use crate::scene::{Scene, login};
-
-impl Scene {
-    /// The pod is denied, says so in words that help, and nothing of it remains.
-    async fn is_denied(&self, annotations: &[(&str, &str)], words: &[&str]) -> Result<()> {
-        let message = match self.create("refused", annotations).await {
-            Err(kube::Error::Api(status)) => status.message.clone(),
-            Err(error) => return Err(error.into()),
-            Ok(_) => anyhow::bail!("the pod was admitted: {annotations:?}"),
-        };
-        eprintln!("{message}");
-        ensure!(message.starts_with("admission webhook"), "not by the webhook: {message}");
-        for word in words {
-            ensure!(message.contains(word), "{message:?} lacks {word:?}");
-        }
-        ensure!(self.pods().get_opt("refused").await?.is_none());
-        Ok(())
-    }
-}
+use e2e::scene::{Scene, login};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_cannot_be_served_is_denied_with_what_to_do_and_nothing_remains() -> Result<()> {

@@ -12,10 +12,11 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The server's TLS, kept up to date beside the work; `None` when the process has to end before there is a certificate.
 pub(crate) async fn tls(process: &mut Process, kubernetes: &kube::Client) -> anyhow::Result<Option<Tls>> {
     let config = process.config.clone();
-    let callers = config.webhook.client_ca_file.clone().map(|path| CallersFile {
-        path,
-        allowed_names: config.webhook.client_allowed_names.clone(),
-    });
+    let callers = config
+        .webhook
+        .client_ca_file
+        .clone()
+        .map(|path| CallersFile { path, allowed_names: config.webhook.client_allowed_names.clone() });
     let source = if config.webhook.self_managed {
         let managed = SelfManaged::new(kubernetes.clone(), settings(&config));
         lead(process, managed.clone()).await?;

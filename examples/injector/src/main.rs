@@ -44,8 +44,7 @@ async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Re
         max_in_flight: config.webhook.max_in_flight,
         max_queued: config.webhook.max_queued,
     };
-    let admission =
-        Admission::new(source, vault.ledger(&config), policy, owner, limits, &process.registry);
+    let admission = Admission::new(source, vault.ledger(&config), policy, owner, limits, &process.registry);
     listener.pass();
     tracing::info!(address = %server.local_addr(), "answering admissions on {}", server.local_addr());
     let stop = process.shutdown.clone();

@@ -78,21 +78,14 @@ impl Release {
         let webhook = server.local_addr();
         let (source, ledger) = (stage.source(Component::Injector), stage.ledger(Component::Injector));
         let policy = Plaintext::new("databases");
-        let admission =
-            Admission::new(source, ledger, policy, owner.clone(), Limits::default(), &registry);
+        let admission = Admission::new(source, ledger, policy, owner.clone(), Limits::default(), &registry);
         let stop = shutdown.clone().cancelled_owned();
         let end = Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) };
         tasks.spawn(async move { Ok(server.serve(admission, end, stop).await?) });
         stage.install_webhook(webhook, &authority.pem()).await?;
 
-        let mut release = Self {
-            webhook,
-            webhook_page,
-            renewers: Vec::new(),
-            revokers: Vec::new(),
-            tasks,
-            shutdown,
-        };
+        let mut release =
+            Self { webhook, webhook_page, renewers: Vec::new(), revokers: Vec::new(), tasks, shutdown };
         for index in 0..2 {
             release.add_renewer(stage, &owner, index)?;
             release.add_revoker(stage, &owner, index)?;

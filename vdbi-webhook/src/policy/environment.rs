@@ -73,7 +73,9 @@ pub(super) fn patch(pod: &Value, injection: &Injection, grants: &[Grant], now: T
         let taken: BTreeSet<&str> = ours.iter().filter_map(|variable| variable["name"].as_str()).collect();
         let is_taken = |variable: &&Value| variable["name"].as_str().is_some_and(|name| taken.contains(name));
         let env = ["spec", list, &index.to_string(), "env"];
-        if environment(container).next().is_none() || environment(container).any(|variable| is_taken(&variable)) {
+        if environment(container).next().is_none()
+            || environment(container).any(|variable| is_taken(&variable))
+        {
             let theirs = environment(container).filter(|variable| !is_taken(variable));
             let whole: Vec<Value> = ours.into_iter().chain(theirs).cloned().collect();
             patch.add(&env, whole.into());
@@ -99,7 +101,9 @@ pub(super) fn selected<'a>(
 ) -> impl Iterator<Item = (&'a Value, &'a DatabaseRequest)> {
     containers(pod).flat_map(|(_, _, container)| {
         let databases = injection.databases.iter();
-        databases.filter(|database| database.selects(name(container))).map(move |database| (container, database))
+        databases
+            .filter(|database| database.selects(name(container)))
+            .map(move |database| (container, database))
     })
 }
 
@@ -140,7 +144,8 @@ fn examine(
     };
     let mut values = Vec::new();
     for database in &injection.databases {
-        let mut candidates = selected(pod, injection).filter(|(_, selecting)| selecting.name == database.name);
+        let mut candidates =
+            selected(pod, injection).filter(|(_, selecting)| selecting.name == database.name);
         let Some(found) = candidates.find_map(|(container, _)| values_of(container, database)) else {
             return Finding::Foreign;
         };

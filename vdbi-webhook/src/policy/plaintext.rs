@@ -159,12 +159,15 @@ mod tests {
         fresh[0].username = "v-fresh".into();
         let mutated = apply(&copy, policy.patch(&copy, &injection, &fresh, later));
         let web = env(&mutated["spec"]["containers"][0]);
-        assert_eq!(web.iter().filter(|(name, _)| name == "USER_A").collect::<Vec<_>>(), [&(
-            "USER_A".to_owned(),
-            "v-fresh".to_owned()
-        )]);
+        assert_eq!(
+            web.iter().filter(|(name, _)| name == "USER_A").collect::<Vec<_>>(),
+            [&("USER_A".to_owned(), "v-fresh".to_owned())]
+        );
         assert_eq!(web.len(), 5);
-        assert_eq!(mutated["metadata"]["annotations"][UUID_ANNOTATION], format!("{},{}", fresh[0].id, fresh[1].id));
+        assert_eq!(
+            mutated["metadata"]["annotations"][UUID_ANNOTATION],
+            format!("{},{}", fresh[0].id, fresh[1].id)
+        );
     }
 
     #[test]
@@ -227,7 +230,8 @@ mod tests {
         let mut pod = pod();
         annotate(&mut pod, "revoke-ttl", "1h");
         annotate(&mut pod, "uuid", &EntryId::random().to_string());
-        let Plan::LeaveAlone { patch, warnings } = Plaintext::new("databases").plan(&pod, NOW).unwrap() else {
+        let Plan::LeaveAlone { patch, warnings } = Plaintext::new("databases").plan(&pod, NOW).unwrap()
+        else {
             panic!("it is left alone")
         };
         assert!(warnings[0].contains("revoke-ttl"));
@@ -241,7 +245,11 @@ mod tests {
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<i32>().prop_map(Value::from), "[a-zA-Z_$()]{0,9}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i32>().prop_map(Value::from),
+            "[a-zA-Z_$()]{0,9}".prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 24, 4, |inner| {
             let key = "(name|value|env|valueFrom|USER_A|x)";
             prop_oneof![

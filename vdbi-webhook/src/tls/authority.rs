@@ -99,8 +99,10 @@ impl Store {
 
     pub(super) fn to_data(&self) -> BTreeMap<String, Vec<u8>> {
         let keys: String = self.authorities.iter().map(|authority| authority.key.expose()).collect();
-        let mut data =
-            BTreeMap::from([(AUTHORITIES.into(), self.bundle().into_bytes()), (AUTHORITY_KEYS.into(), keys.into_bytes())]);
+        let mut data = BTreeMap::from([
+            (AUTHORITIES.into(), self.bundle().into_bytes()),
+            (AUTHORITY_KEYS.into(), keys.into_bytes()),
+        ]);
         if let Some(Pair { certificate, key, .. }) = &self.certificate {
             data.insert(CERTIFICATE.into(), certificate.clone().into_bytes());
             data.insert(KEY.into(), key.expose().as_bytes().to_vec());
@@ -213,7 +215,12 @@ fn authority(lifetime: Duration, now: Timestamp) -> Result<Pair, rcgen::Error> {
     pair(&params.self_signed(&key)?.pem(), &key)
 }
 
-fn certificate(signer: &Pair, names: &[String], lifetime: Duration, now: Timestamp) -> Result<Pair, rcgen::Error> {
+fn certificate(
+    signer: &Pair,
+    names: &[String],
+    lifetime: Duration,
+    now: Timestamp,
+) -> Result<Pair, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -226,13 +233,13 @@ fn certificate(signer: &Pair, names: &[String], lifetime: Duration, now: Timesta
 }
 
 fn pair(certificate: &str, key: &KeyPair) -> Result<Pair, rcgen::Error> {
-    Pair::new(certificate.to_owned(), key.serialize_pem())
-        .map_err(|_| rcgen::Error::CouldNotParseCertificate)
+    Pair::new(certificate.to_owned(), key.serialize_pem()).map_err(|_| rcgen::Error::CouldNotParseCertificate)
 }
 
 fn limit(params: &mut CertificateParams, now: Timestamp, lifetime: Duration) {
     let at = |time: Timestamp| {
-        time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+        time::OffsetDateTime::from_unix_timestamp(time.as_second())
+            .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
     };
     params.not_before = at(now - SKEW);
     params.not_after = at(now + lifetime);
@@ -311,7 +318,10 @@ mod tests {
 
         let later = due + DAY;
         assert!(step(&second, &first.bundle(), later).is_none(), "the bundle has not been published");
-        assert!(step(&second, &second.bundle(), due + Duration::from_secs(59)).is_none(), "nor has it settled");
+        assert!(
+            step(&second, &second.bundle(), due + Duration::from_secs(59)).is_none(),
+            "nor has it settled"
+        );
         let third = step(&second, &second.bundle(), due + Duration::from_secs(60)).unwrap();
         assert_eq!((third.authorities.len(), issuer(&third)), (2, 1));
     }
@@ -329,7 +339,8 @@ mod tests {
     #[test]
     fn no_certificate_outlives_its_authority() {
         let store = step(&Store::default(), "", start()).unwrap();
-        let late = next(&store, "", &names(), Lifetimes { authority: 3 * DAY, ..Lifetimes::default() }, start());
+        let late =
+            next(&store, "", &names(), Lifetimes { authority: 3 * DAY, ..Lifetimes::default() }, start());
         assert!(late.unwrap().is_none());
         let short = Lifetimes { authority: 3 * DAY, ..Lifetimes::default() };
         let store = next(&Store::default(), "", &names(), short, start()).unwrap().unwrap();

@@ -12,9 +12,7 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use vdbi_core::{
-    leadership::{Term, WorkError},
-};
+use vdbi_core::leadership::{Term, WorkError};
 
 use super::{
     Material, TlsError,
@@ -94,7 +92,8 @@ impl SelfManaged {
             [first, rest @ ..] if rest.iter().all(|bundle| bundle == first) => first.as_str(),
             _ => "",
         };
-        let changed = next(&store, common, names, *lifetimes, Timestamp::now()).map_err(|error| error.to_string())?;
+        let changed =
+            next(&store, common, names, *lifetimes, Timestamp::now()).map_err(|error| error.to_string())?;
         if let Some(changed) = &changed {
             self.write(present, changed).await.map_err(|error| self.about_secret(&error))?;
             tracing::info!(secret = name, "renewed the webhook's own certificate or authority");
@@ -102,7 +101,10 @@ impl SelfManaged {
         let bundle = changed.as_ref().unwrap_or(&store).bundle();
         if bundles.iter().any(|present| *present != bundle) {
             self.publish(&found, &bundle).await.map_err(|error| self.about_configuration(&error))?;
-            tracing::info!(configuration, "wrote the caBundle of MutatingWebhookConfiguration {configuration}");
+            tracing::info!(
+                configuration,
+                "wrote the caBundle of MutatingWebhookConfiguration {configuration}"
+            );
         }
         Ok(())
     }
@@ -110,8 +112,11 @@ impl SelfManaged {
     /// What to serve; `None` as long as no leader has made it.
     pub(super) async fn material(&self) -> Result<Option<Material>, TlsError> {
         let unusable = |reason: String| TlsError::Certificate(reason);
-        let secret =
-            self.secrets.get_opt(&self.settings.secret).await.map_err(|error| unusable(self.about_secret(&error)))?;
+        let secret = self
+            .secrets
+            .get_opt(&self.settings.secret)
+            .await
+            .map_err(|error| unusable(self.about_secret(&error)))?;
         secret.map_or(Ok(None), |secret| Ok(self.store(&secret).map_err(unusable)?.material()))
     }
 

@@ -3,10 +3,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    Cluster, DatabaseAccess, OpenBao, Release, System,
-    system::{Authentication, LABEL},
-};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -15,47 +11,105 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-pub(crate) const PREFIX: &str = "db-creds-injector.numberly.io/";
+use crate::{
+    Cluster, DatabaseAccess, OpenBao, Release, System,
+    system::{Authentication, LABEL},
+};
 
-pub(crate) struct Scene {
+/// The prefix of the annotations.
+pub const PREFIX: &str = "db-creds-injector.numberly.io/";
+
+/// A release over servers of its own.
+pub struct Scene {
     // The release ends before the servers that it uses.
-    pub(crate) system: System,
-    pub(crate) cluster: Cluster,
-    pub(crate) access: DatabaseAccess,
+    /// The release.
+    pub system: System,
+    /// The servers.
+    pub cluster: Cluster,
+    /// How the servers are set up.
+    pub access: DatabaseAccess,
 }
 
 /// A user and a password, as a container got them.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Login {
-    pub(crate) user: String,
-    pub(crate) password: String,
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
 }
 
 impl Scene {
-    pub(crate) async fn start(access: DatabaseAccess, authentication: Authentication) -> Result<Self> {
+    /// Starts it with two replicas each of renewer and revoker.
+    ///
+    /// # Errors
+    ///
+    /// When a server or a replica does not start.
+    pub async fn start(access: DatabaseAccess, authentication: Authentication) -> Result<Self> {
+        Self::with(access, Release { authentication, ..Release::default() }).await
+    }
+
+    /// Starts a release of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// When a server or a replica does not start.
+    pub async fn with(access: DatabaseAccess, release: Release) -> Result<Self> {
         let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
         cluster.configure_database_access(&access).await?;
-        let release = Release { authentication, ..Release::default() };
         let system = System::start(&cluster, &access, &release).await?;
         Ok(Self { system, cluster, access })
     }
 
-    pub(crate) fn pods(&self) -> Api<Pod> {
+    /// The pods of the application's namespace.
+    #[must_use]
+    pub fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.cluster.kubernetes().admin(), &self.access.namespace)
     }
 
     /// Asks the API server for a labelled pod with these annotations.
-    pub(crate) async fn create(&self, name: &str, annotations: &[(&str, &str)]) -> Result<Pod, kube::Error> {
+    ///
+    /// # Errors
+    ///
+    /// What the API server says.
+    pub async fn create(&self, name: &str, annotations: &[(&str, &str)]) -> Result<Pod, kube::Error> {
         let pod = self.pod(name, annotations);
         self.pods().create(&PostParams::default(), &pod).await
     }
 
-    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+    /// The pod is denied by the webhook, in these words among others, and is not stored.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not so.
+    pub async fn is_denied(&self, annotations: &[(&str, &str)], words: &[&str]) -> Result<()> {
+        let message = match self.create("refused", annotations).await {
+            Err(kube::Error::Api(status)) => status.message.clone(),
+            Err(error) => return Err(error.into()),
+            Ok(_) => anyhow::bail!("the pod was admitted: {annotations:?}"),
+        };
+        eprintln!("{message}");
+        ensure!(message.starts_with("admission webhook"), "not by the webhook: {message}");
+        for word in words {
+            ensure!(message.contains(word), "{message:?} lacks {word:?}");
+        }
+        ensure!(self.pods().get_opt("refused").await?.is_none());
+        Ok(())
+    }
+
+    /// Deletes a pod.
+    ///
+    /// # Errors
+    ///
+    /// When a server does not answer as it should.
+    pub async fn delete(&self, name: &str) -> Result<()> {
         self.pods().delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    pub(crate) fn pod(&self, name: &str, annotations: &[(&str, &str)]) -> Pod {
+    /// A labelled pod with these annotations.
+    #[must_use]
+    pub fn pod(&self, name: &str, annotations: &[(&str, &str)]) -> Pod {
         let annotations: BTreeMap<String, &str> =
             annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), *value)).collect();
         let pod: Value = json!({
@@ -66,19 +120,33 @@ impl Scene {
                 "containers": [{ "name": "web", "image": "app" }],
             },
         });
-        serde_json::from_value(pod).unwrap()
+        serde_json::from_value(pod).unwrap_or_default()
     }
 
-    pub(crate) async fn opens_a_session(&self, login: &Login) -> Result<bool> {
+    /// Whether PostgreSQL lets this login in.
+    ///
+    /// # Errors
+    ///
+    /// When a server does not answer as it should.
+    pub async fn opens_a_session(&self, login: &Login) -> Result<bool> {
         self.cluster.postgres().can_login(&login.user, &login.password).await
     }
 
-    pub(crate) async fn ledger_keys(&self) -> Result<Vec<String>> {
+    /// The keys of the ledger.
+    ///
+    /// # Errors
+    ///
+    /// When a server does not answer as it should.
+    pub async fn ledger_keys(&self) -> Result<Vec<String>> {
         self.cluster.openbao().root().ledger_keys(&self.access.mount, &self.access.prefix).await
     }
 
     /// What is left of credentials anywhere: database users, leases, application tokens, ledger entries.
-    pub(crate) async fn remains(&self) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    ///
+    /// When a server does not answer as it should.
+    pub async fn remains(&self) -> Result<Vec<String>> {
         let bao = self.cluster.openbao().root();
         let mut remains = self.cluster.postgres().roles_like("v-").await?;
         remains.extend(bao.lease_ids(&format!("{}/creds", self.access.engine)).await?);
@@ -89,7 +157,11 @@ impl Scene {
     }
 
     /// Waits until nothing is left.
-    pub(crate) async fn nothing_remains(&self, within: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// What is left.
+    pub async fn nothing_remains(&self, within: Duration) -> Result<()> {
         eventually(within, async || {
             let remains = self.remains().await?;
             ensure!(remains.is_empty(), "there is still {remains:?}");
@@ -99,15 +171,23 @@ impl Scene {
     }
 
     /// What the API server denied to our components: nothing, when their roles suffice.
-    pub(crate) fn denied_requests(&self) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    ///
+    /// When a server does not answer as it should.
+    pub fn denied_requests(&self) -> Result<Vec<String>> {
         let user = format!("system:serviceaccount:{}:{}-", self.access.system_namespace, self.access.release);
         let denials = self.cluster.kubernetes().audit_denials(&user)?;
         Ok(denials.iter().map(|denial| format!("{} {} {}", denial.user, denial.verb, denial.uri)).collect())
     }
 }
 
-/// The login that every container of a pod got, or a failure where they differ.
-pub(crate) fn login(pod: &Pod, user: &str, password: &str) -> Result<Login> {
+/// The login that every container of a pod got.
+///
+/// # Errors
+///
+/// Where the containers differ, or one got none.
+pub fn login(pod: &Pod, user: &str, password: &str) -> Result<Login> {
     let spec = pod.spec.as_ref().context("a pod has a spec")?;
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     let mut logins = containers.map(|container| {
@@ -125,7 +205,11 @@ pub(crate) fn login(pod: &Pod, user: &str, password: &str) -> Result<Login> {
 }
 
 /// Repeats a check until it holds.
-pub(crate) async fn eventually(within: Duration, check: impl AsyncFn() -> Result<()>) -> Result<()> {
+///
+/// # Errors
+///
+/// What the check said last.
+pub async fn eventually(within: Duration, check: impl AsyncFn() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + within;
     loop {
         match check().await {
