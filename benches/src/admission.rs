@@ -1,6 +1,7 @@
 //! One admission in legacy mode for a pod with one database, beside the three requests that it cannot do without.
 
 mod bare;
+pub(crate) mod endurance;
 mod report;
 mod webhook;
 
@@ -32,23 +33,13 @@ const WARM_UP: usize = 32;
 ///
 /// When a server does not start, a pod is denied, or anything is left after it has been revoked.
 pub(crate) async fn measure(clients: &[usize], time: Duration) -> Result<Report> {
-    let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
-    // What it costs elsewhere: the harness has the cheapest hash, and OpenBao creates users in the sessions of this role.
-    cluster.postgres().query("ALTER ROLE postgres SET password_encryption = 'scram-sha-256'").await?;
-    let access = DatabaseAccess::default();
-    cluster.configure_database_access(&access).await?;
-    eprintln!("the servers run; building and starting the injector");
+    let (cluster, access) = start().await?;
     let release = Release { replicas: 0, ..Release::default() };
     let system = System::start(&cluster, &access, &release).await?;
 
     let pid = system.injector.server.pid();
     let at_start = Memory::of(pid)?;
-    let subject = Subject {
-        round_trips: RoundTrips::new(&cluster, &access).await?,
-        admissions: Admissions::new(&system, &access)?,
-        cluster: &cluster,
-        access: &access,
-    };
+    let subject = Subject::new(&cluster, &access, &system).await?;
     subject.run_round_trips(WARM_UP, SLICE, WARM_UP).await?;
     subject.run_admissions(WARM_UP, SLICE, WARM_UP).await?;
     subject.forget().await?;
@@ -60,6 +51,17 @@ pub(crate) async fn measure(clients: &[usize], time: Duration) -> Result<Report>
     Ok(Report { levels, at_start, at_end: Memory::of(pid)? })
 }
 
+/// The servers, and what they cost elsewhere: the harness has the cheapest hash, and OpenBao creates users in the sessions of
+/// this role.
+async fn start() -> Result<(Cluster, DatabaseAccess)> {
+    let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
+    cluster.postgres().query("ALTER ROLE postgres SET password_encryption = 'scram-sha-256'").await?;
+    let access = DatabaseAccess::default();
+    cluster.configure_database_access(&access).await?;
+    eprintln!("the servers run; building and starting the injector");
+    Ok((cluster, access))
+}
+
 struct Subject<'a> {
     cluster: &'a Cluster,
     access: &'a DatabaseAccess,
@@ -67,7 +69,12 @@ struct Subject<'a> {
     admissions: Admissions,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    async fn new(cluster: &'a Cluster, access: &'a DatabaseAccess, system: &System) -> Result<Self> {
+        let round_trips = RoundTrips::new(cluster, access).await?;
+        Ok(Self { cluster, access, round_trips, admissions: Admissions::new(system, access)? })
+    }
+
     /// The two sides in turns, slice by slice.
     async fn level(&self, clients: usize, time: Duration) -> Result<Level> {
         let mut level = Level::of(clients);

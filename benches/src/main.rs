@@ -2,10 +2,13 @@
 //!
 //! ```console
 //! $ cargo run --release -p benches -- admission
+//! $ cargo run --release -p benches -- latency
+//! $ cargo run --release -p benches -- endurance
 //! $ cargo run --release -p benches -- leadership
 //! ```
 
 mod admission;
+mod latency;
 mod leadership;
 mod load;
 mod memory;
@@ -28,6 +31,18 @@ struct Arguments {
 enum Measurement {
     /// Admissions of the webhook beside the round trips to OpenBao that each cannot do without.
     Admission(AdmissionOptions),
+    /// Pods through the real API server at 10, 50 and 100 a second, with OpenBao at 0, 5, 50 and 500 ms.
+    Latency {
+        /// How long each rate runs at each latency.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+    },
+    /// The injector's memory over many admissions, and how long it takes to start.
+    Endurance {
+        /// How many admissions.
+        #[arg(long, default_value_t = 10_000)]
+        admissions: usize,
+    },
     /// Fail-over, requests and cut-off leaders of the election beside client-go's; it takes six minutes.
     Leadership(LeadershipOptions),
     /// A process with candidates, which the measurement starts.
@@ -74,6 +89,14 @@ async fn main() -> Result<()> {
             warn_of_debug_build();
             let report = admission::measure(&clients, Duration::from_secs(seconds)).await?;
             print(&report, json.then(|| report.json()));
+        }
+        Measurement::Latency { seconds } => {
+            warn_of_debug_build();
+            println!("{}", latency::measure(Duration::from_secs(seconds)).await?);
+        }
+        Measurement::Endurance { admissions } => {
+            warn_of_debug_build();
+            println!("{}", admission::endurance::measure(admissions).await?);
         }
         Measurement::Leadership(LeadershipOptions { leases, candidates, json }) => {
             warn_of_debug_build();

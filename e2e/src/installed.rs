@@ -16,6 +16,8 @@ pub enum Installed {
     Etcd,
     /// OpenBao, server and client in one.
     OpenBao,
+    /// HashiCorp Vault, server and client in one.
+    Vault,
     /// The database server.
     Postgres,
     /// What makes the data directory of a database server.
@@ -43,13 +45,16 @@ impl Installed {
             .filter(|value| !value.is_empty())
             .or_else(|| written_by_test_env(&environment)?.remove(variable));
         let path = location.map(|location| match self {
-            Self::OpenBao => PathBuf::from(location),
+            Self::OpenBao | Self::Vault => PathBuf::from(location),
             Self::KubeApiserver | Self::Etcd | Self::Postgres | Self::Initdb => {
                 Path::new(&location).join(self.program())
             }
         });
         match path {
             Some(path) if path.is_file() => Ok(path),
+            _ if self == Self::Vault => {
+                bail!("vault was not found: run `hack/test-env vault` (it builds HashiCorp Vault)")
+            }
             _ => bail!(
                 "{} was not found: run `hack/test-env` (it installs kube-apiserver, etcd, OpenBao and PostgreSQL for the tests)",
                 self.program()
@@ -61,6 +66,7 @@ impl Installed {
         match self {
             Self::KubeApiserver | Self::Etcd => "KUBEBUILDER_ASSETS",
             Self::OpenBao => "VDBI_BAO",
+            Self::Vault => "VDBI_VAULT",
             Self::Postgres | Self::Initdb => "PG_BIN",
         }
     }
@@ -70,6 +76,7 @@ impl Installed {
             Self::KubeApiserver => "kube-apiserver",
             Self::Etcd => "etcd",
             Self::OpenBao => "bao",
+            Self::Vault => "vault",
             Self::Postgres => "postgres",
             Self::Initdb => "initdb",
         }

@@ -1,4 +1,6 @@
 //! OpenBao, in memory or on a disk, with a client that may do anything and a record of every request.
+//!
+//! With `VDBI_BACKEND=vault` it is HashiCorp Vault in its place, in memory only: `hack/test vault` runs the tests like that.
 
 mod audit;
 mod client;
@@ -52,16 +54,22 @@ impl OpenBao {
     }
 
     pub(crate) async fn start(storage: Storage, directory: &Path) -> Result<Self> {
-        let bao = Installed::OpenBao.path()?;
+        let is_vault = std::env::var_os("VDBI_BACKEND").is_some_and(|backend| backend == "vault");
+        ensure!(storage == Storage::Dev || !is_vault, "HashiCorp Vault runs in memory only in these tests");
+        let bao = if is_vault { Installed::Vault } else { Installed::OpenBao }.path()?;
         with_free_ports(async |[port, cluster_port]: [u16; 2]| {
             let program = match storage {
-                Storage::Dev => dev(&bao, directory, port)?,
+                Storage::Dev => dev(&bao, directory, port, is_vault)?,
                 Storage::Raft => raft(&bao, directory, port, cluster_port)?,
             };
             let server = Server::start("openbao", program, directory).await?;
             let root = Client::new(&format!("http://127.0.0.1:{port}"), ROOT_TOKEN)?;
             let mut openbao = Self { server, storage, root, audit: directory.join("audit.log") };
             openbao.ready().await?;
+            if is_vault {
+                let file = json!({ "type": "file", "options": { "file_path": openbao.audit } });
+                openbao.root.write("sys/audit/file", &file).await?;
+            }
             Ok(openbao)
         })
         .await
@@ -170,14 +178,17 @@ impl OpenBao {
     }
 }
 
-fn dev(bao: &Path, directory: &Path, port: u16) -> Result<Program> {
-    let configuration = directory.join("openbao.hcl");
-    fs::write(&configuration, audit_device(directory))?;
-    Ok(Program::new(bao, directory)
+fn dev(bao: &Path, directory: &Path, port: u16, is_vault: bool) -> Result<Program> {
+    let program = Program::new(bao, directory)
         .args(["server", "-dev", "-dev-no-store-token"])
         .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
-        .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
-        .arg(format!("-config={}", configuration.display())))
+        .arg(format!("-dev-listen-address=127.0.0.1:{port}"));
+    if is_vault {
+        return Ok(program);
+    }
+    let configuration = directory.join("openbao.hcl");
+    fs::write(&configuration, audit_device(directory))?;
+    Ok(program.arg(format!("-config={}", configuration.display())))
 }
 
 fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Program> {
@@ -225,7 +236,7 @@ fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Progr
     Ok(Program::new(bao, parent).arg("server").arg(format!("-config={}", configuration.display())))
 }
 
-/// Audit devices cannot be made through the API.
+/// OpenBao makes audit devices only from its configuration, Vault only through its API.
 fn audit_device(directory: &Path) -> String {
     format!(
         "audit \"file\" \"file\" {{\n  options = {{ file_path = \"{}/audit.log\" }}\n}}\n",

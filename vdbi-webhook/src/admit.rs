@@ -55,7 +55,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(4), max_in_flight: 32, max_queued: 256 }
+        Self { deadline: Duration::from_secs(4), max_in_flight: 256, max_queued: 512 }
     }
 }
 

@@ -163,14 +163,14 @@ pub const KEYS: &[Key] = &[
     key(
         "webhook.maxInFlight",
         Kind::Integer,
-        "32",
+        "256",
         &[Injector],
         "admissions under way at once, at most; the others wait",
     ),
     key(
         "webhook.maxQueued",
         Kind::Integer,
-        "256",
+        "512",
         &[Injector],
         "admissions that wait at once, at most; beyond that they are denied at once",
     ),
