@@ -201,7 +201,7 @@ pub enum Source {
         key: PathBuf,
     },
     /// The webhook's own authority.
-    SelfManaged(SelfManaged),
+    SelfManaged(Box<SelfManaged>),
 }
 
 /// Where the authorities of client certificates come from.

@@ -110,7 +110,7 @@ async fn a_rotation_of_the_authority_is_trusted_all_the_while() -> Result<()> {
     let registry = Registry::disabled();
     let started = Arc::new(std::sync::Mutex::new(None));
     eventually(Duration::from_secs(10), async || {
-        let keeper = Keeper::start(Source::SelfManaged(managed.clone()), None, &registry).await?;
+        let keeper = Keeper::start(Source::SelfManaged(Box::new(managed.clone())), None, &registry).await?;
         *started.lock().unwrap() = Some(keeper);
         Ok(())
     })

@@ -20,7 +20,7 @@ pub(crate) async fn tls(process: &mut Process, kubernetes: &kube::Client) -> any
     let source = if config.webhook.self_managed {
         let managed = SelfManaged::new(kubernetes.clone(), settings(&config));
         lead(process, managed.clone()).await?;
-        Source::SelfManaged(managed)
+        Source::SelfManaged(Box::new(managed))
     } else {
         Source::Files { certificate: config.cert_file.clone(), key: config.key_file.clone() }
     };
