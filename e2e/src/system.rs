@@ -169,5 +169,6 @@ fn defaults(
         },
         "revoker": { "interval": "2s", "gracePeriod": "10s" },
         "shutdownGracePeriod": "10s",
+        "webhook": { "drainDelay": "0s" },
     })
 }

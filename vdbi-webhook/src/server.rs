@@ -30,8 +30,9 @@ use crate::{admit::Admission, policy::MutationPolicy, review::Review, tls::Tls};
 /// The API server's own limit on a request's body, and so the most that a review can be.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request, which also counts on a connection that is idle. Longer than the 90
+/// seconds after which the API server closes one, since a request may be on its way when this end closes it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why the server cannot start.
 #[derive(Debug, Error)]

@@ -52,7 +52,7 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
             return ExitCode::from(USAGE);
         }
     };
-    if matches!(component, Component::Renewer | Component::Revoker)
+    if elects(component, &config)
         && let Err(error) = election_settings(component, &config).validate()
     {
         eprintln!("the configuration of vdbi-{} is wrong:\n  leaderElection: {error}", component.name());
@@ -70,6 +70,14 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn elects(component: Component, config: &Config) -> bool {
+    match component {
+        Component::Renewer | Component::Revoker => true,
+        Component::Injector => config.webhook.self_managed,
+        Component::Nri => false,
     }
 }
 
