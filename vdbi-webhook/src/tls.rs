@@ -278,30 +278,32 @@ impl Keeper {
         Ok((tls, Self { source, callers, last }))
     }
 
-    /// Looks every two seconds, for ever, and uses what has changed. Says once what cannot be used.
+    /// Looks every two seconds, for ever, and uses what has changed. Says once what cannot be used, at the second look: at the
+    /// first one the files may have been about to change.
     pub async fn run(mut self, tls: Tls) {
-        let mut reported = None;
+        let mut failure: Option<(String, u64)> = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            match self.step(&tls).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    let validity = tls.validity();
-                    tracing::info!(%validity, "the webhook's certificate or client authorities have changed: {validity}");
+            failure = match (self.step(&tls).await, failure) {
+                (Ok(changed), _) => {
+                    if changed {
+                        let validity = tls.validity();
+                        tracing::info!(%validity, "the webhook's certificate or client authorities have changed: {validity}");
+                    }
+                    None
                 }
-                Err(error) => {
+                (Err(error), failure) => {
                     let text = error.to_string();
-                    if reported.as_ref() != Some(&text) {
+                    let before = failure.filter(|(known, _)| *known == text).map_or(0, |(_, looks)| looks);
+                    if before == 1 {
                         tracing::error!(
                             error = text,
                             "the webhook goes on with the certificate that it has: {text}"
                         );
                     }
-                    reported = Some(text);
-                    continue;
+                    Some((text, before + 1))
                 }
-            }
-            reported = None;
+            };
         }
     }
 

@@ -60,6 +60,16 @@ async fn only_the_api_server_is_answered_when_callers_are_verified() -> Result<(
     assert!(answers(&scene, Some(&colleague.client(WEBHOOK_CLIENT, "kubernetes")?)).await?);
     let injector = &scene.system.injector;
     assert_eq!(injector.metric("vdbi_webhook_caller_authentication", &[]).await?, 1.0);
+
+    // An authority that is no longer trusted is refused without a restart.
+    fs::write(scene.cluster.directory().join("callers.pem"), scene.cluster.kubernetes().ca_pem())?;
+    let former = colleague.client(WEBHOOK_CLIENT, "kubernetes")?;
+    eventually(Duration::from_secs(10), async || {
+        ensure!(!answers(&scene, Some(&former)).await?, "the former authority is still trusted");
+        Ok(())
+    })
+    .await?;
+    scene.create("second", &[("main.role", "app")]).await?;
     let log = injector.server.log()?;
     assert!(log.contains("webhook.clientAllowedNames") && log.contains("somebody"), "{log}");
     Ok(())
