@@ -2,14 +2,24 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use e2e::{Authority, DatabaseAccess, scene::Scene, system::Authentication};
 use kube::api::DeleteParams;
-use serde_json::Value;
-use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinSet};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Accepts connections, says something that is no TLS or nothing at all.
 async fn broken_server(says: &'static [u8]) -> Result<(SocketAddr, JoinSet<()>)> {
@@ -27,6 +37,30 @@ async fn broken_server(says: &'static [u8]) -> Result<(SocketAddr, JoinSet<()>)>
     Ok((address, tasks))
 }
 
+/// Answers every request over TLS with status 500.
+async fn failing_server(authority: &Authority) -> Result<(SocketAddr, JoinSet<()>)> {
+    let identity = authority.server(&["127.0.0.1"])?;
+    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let Ok(mut connection) = acceptor.accept(connection).await else { continue };
+            // The head at least; the answer does not depend on the rest.
+            let _ = connection.read(&mut [0; 4096]).await;
+            let answer =
+                b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = connection.write_all(answer).await;
+            let _ = connection.shutdown().await;
+        }
+    });
+    Ok((address, tasks))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_wrong_with_the_webhook_fail_refuses_and_ignore_is_caught_by_the_policy() -> Result<()> {
     let scene = Scene::start(DatabaseAccess::default(), Authentication::Legacy).await?;
@@ -34,9 +68,13 @@ async fn whatever_is_wrong_with_the_webhook_fail_refuses_and_ignore_is_caught_by
     let (garbage, _garbage) = broken_server(b"HTTP/1.0 200 OK\r\n\r\ngarbage").await?;
     let (silent, _silent) = broken_server(b"").await?;
     let closed = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?;
-    let stranger = Authority::new("somebody else")?.pem();
+    let stranger = Authority::new("somebody else")?;
+    let (failing, _failing) = failing_server(&stranger).await?;
+    let stranger = stranger.pem();
     let authority = scene.system.ca_pem.clone();
     let cases = [
+        ("no endpoints", String::new(), &authority),
+        ("status 500", format!("https://{failing}/"), &stranger),
         ("down", format!("https://{closed}/"), &authority),
         ("an unknown authority", good.clone(), &stranger),
         ("garbage", format!("https://{garbage}/"), &authority),
@@ -46,6 +84,11 @@ async fn whatever_is_wrong_with_the_webhook_fail_refuses_and_ignore_is_caught_by
         let change = |configuration: &mut Value| {
             configuration["webhooks"][0]["failurePolicy"] = policy.into();
             configuration["webhooks"][0]["timeoutSeconds"] = 1.into();
+            if url.is_empty() {
+                let client = &mut configuration["webhooks"][0]["clientConfig"];
+                let service = json!({ "name": "vault-db-injector", "namespace": "default", "port": 8443 });
+                *client = json!({ "service": service, "caBundle": client["caBundle"] });
+            }
         };
         scene.cluster.kubernetes().install_webhook_with(url, ca, change).await?;
         // The API server's informer.
