@@ -47,6 +47,8 @@ pub mod patch;
 pub mod policy;
 pub mod review;
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 
 mod queue;

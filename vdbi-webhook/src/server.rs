@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::any,
 };
-use axum_server::Handle;
+use axum_server::{Handle, accept::NoDelayAcceptor, tls_rustls::RustlsAcceptor};
 use hyper_util::rt::TokioTimer;
 use thiserror::Error;
 use vdbi_core::{credential::CredentialSource, ledger::Ledger};
@@ -96,8 +96,8 @@ impl AdmissionServer {
         let Shutdown { delay, grace } = shutdown;
         let handle = Handle::new();
         let draining = Arc::new(AtomicBool::new(false));
-        let mut server =
-            axum_server::from_tcp_rustls(self.listener, self.tls.config())?.handle(handle.clone());
+        let acceptor = RustlsAcceptor::new(self.tls.config()).acceptor(NoDelayAcceptor::new());
+        let mut server = axum_server::from_tcp(self.listener)?.acceptor(acceptor).handle(handle.clone());
         server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
         let server = server.serve(router(admission.clone(), draining.clone()).into_make_service());
         tokio::pin!(server);

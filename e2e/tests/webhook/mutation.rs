@@ -84,6 +84,14 @@ fn names(pod: &Pod) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
+#[test]
+fn another_policy_keeps_the_contract() {
+    vdbi_webhook::testing::mutation_policy(
+        &Sidecar,
+        &json!({ "spec": { "containers": [{ "name": "web" }] } }),
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn before_and_after_other_injectors_a_pod_gets_one_credential() -> Result<()> {
     let scene = Scene::start(DatabaseAccess::default(), Authentication::Legacy).await?;
