@@ -125,6 +125,17 @@ impl testing::credential_source::Fixture for Source<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_the_one_that_was_asked_for() -> Result<()> {
+    let cluster = Cluster::builder().openbao(OpenBao::dev()).start().await?;
+    let health = cluster.openbao().root().read_answer("sys/health").await?.unwrap_or_default();
+    let is_vault = std::env::var_os("VDBI_BACKEND").is_some_and(|backend| backend == "vault");
+    // OpenBao began with version 2 where it left Vault.
+    let version = health["version"].as_str().unwrap_or_default();
+    assert!(version.starts_with(if is_vault { "1." } else { "2." }), "{health}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn openbao_keeps_the_contract_of_a_source_in_legacy_mode() -> Result<()> {
     for token_role in [Some("dbi-pod".to_owned()), None] {
         let access = DatabaseAccess { create_orphan: token_role.is_none(), ..DatabaseAccess::default() };

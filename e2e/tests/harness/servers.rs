@@ -83,7 +83,7 @@ async fn a_labelled_pod_is_refused_while_its_webhook_is_down() -> Result<()> {
     );
     let refused =
         pods.create(&PostParams::default(), &pod("labelled", json!({ "vault-db-injector": "true" }))?).await;
-    assert!(refused.is_err_and(|error| error.to_string().contains("pods.vdbi.test")));
+    assert!(refused.is_err_and(|error| error.to_string().contains("pods.vault-db-injector.numberly.io")));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use vdbi_webhook::tls::{CallersFile, Keeper, Lifetimes, SelfManaged, Settings, S
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The server's TLS, kept up to date beside the work; `None` when the process has to end before there is a certificate.
-pub(crate) async fn tls(process: &mut Process, kubernetes: &kube::Client) -> anyhow::Result<Option<Tls>> {
+pub(crate) async fn tls(process: &mut Process) -> anyhow::Result<Option<Tls>> {
     let config = process.config.clone();
     let callers = config
         .webhook
@@ -18,7 +18,7 @@ pub(crate) async fn tls(process: &mut Process, kubernetes: &kube::Client) -> any
         .clone()
         .map(|path| CallersFile { path, allowed_names: config.webhook.client_allowed_names.clone() });
     let source = if config.webhook.self_managed {
-        let managed = SelfManaged::new(kubernetes.clone(), settings(&config));
+        let managed = SelfManaged::new(process.kubernetes().await?, settings(&config));
         lead(process, managed.clone()).await?;
         Source::SelfManaged(Box::new(managed))
     } else {

@@ -33,10 +33,10 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
 async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Result<()> {
     let config = process.config.clone();
     let listener = process.health.register("listener", Probe::Ready);
+    let Some(tls) = certificate::tls(process).await? else { return Ok(()) };
+    let server = AdmissionServer::bind(config.admission_address, tls)?;
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
-    let Some(tls) = certificate::tls(process, &kubernetes).await? else { return Ok(()) };
-    let server = AdmissionServer::bind(config.admission_address, tls)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let source = vault.source(&config, authentication(&config, kubernetes));
     let limits = Limits {
