@@ -44,7 +44,7 @@ pub(crate) async fn tls(process: &mut Process) -> anyhow::Result<Option<Tls>> {
     if !tls.verifies_callers() && !config.nri.enabled {
         tracing::warn!(
             "whoever reaches {} can have credentials issued for any pod: set webhook.clientCaFile and let the API server \
-             show a client certificate (docs/operations.md), or use nri.enabled",
+             show a client certificate (docs/webhook.md), or use nri.enabled",
             config.admission_address
         );
     }
