@@ -4,6 +4,7 @@
 //! as in the quickstart and in tests, keep their figures apart.
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -42,6 +43,7 @@ pub struct Registry(Arc<Shared>);
 
 struct Shared {
     recorder: Arc<dyn Recorder + Send + Sync>,
+    described: Mutex<HashSet<&'static str>>,
     collectors: Mutex<Vec<Weak<dyn Collect>>>,
 }
 
@@ -67,7 +69,7 @@ const METADATA: Metadata<'static> = Metadata::new("vdbi", Level::INFO, None);
 impl Registry {
     /// Over any recorder.
     pub fn new(recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
-        Self(Arc::new(Shared { recorder, collectors: Mutex::default() }))
+        Self(Arc::new(Shared { recorder, described: Mutex::default(), collectors: Mutex::default() }))
     }
 
     /// Metrics that go nowhere.
@@ -78,25 +80,36 @@ impl Registry {
     /// The counter, at zero until it is first incremented.
     pub fn counter(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Counter {
         debug_assert_eq!(definition.kind, Kind::Counter, "{}", definition.name);
-        let (unit, help) = (definition.unit, definition.help.into());
-        self.0.recorder.describe_counter(definition.name.into(), unit, help);
+        self.describe(definition);
         self.0.recorder.register_counter(&key(definition, labels), &METADATA)
     }
 
     /// The gauge.
     pub fn gauge(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Gauge {
         debug_assert_eq!(definition.kind, Kind::Gauge, "{}", definition.name);
-        let (unit, help) = (definition.unit, definition.help.into());
-        self.0.recorder.describe_gauge(definition.name.into(), unit, help);
+        self.describe(definition);
         self.0.recorder.register_gauge(&key(definition, labels), &METADATA)
     }
 
     /// The histogram.
     pub fn histogram(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Histogram {
         debug_assert_eq!(definition.kind, Kind::Histogram, "{}", definition.name);
-        let (unit, help) = (definition.unit, definition.help.into());
-        self.0.recorder.describe_histogram(definition.name.into(), unit, help);
+        self.describe(definition);
         self.0.recorder.register_histogram(&key(definition, labels), &METADATA)
+    }
+
+    /// Once each: series of the same metric are asked for again and again.
+    fn describe(&self, definition: &Definition) {
+        let mut described = self.0.described.lock().unwrap_or_else(PoisonError::into_inner);
+        if !described.insert(definition.name) {
+            return;
+        }
+        let (name, unit, help) = (definition.name.into(), definition.unit, definition.help.into());
+        match definition.kind {
+            Kind::Counter => self.0.recorder.describe_counter(name, unit, help),
+            Kind::Gauge => self.0.recorder.describe_gauge(name, unit, help),
+            Kind::Histogram => self.0.recorder.describe_histogram(name, unit, help),
+        }
     }
 
     /// Has these gauges computed at each scrape, for as long as somebody else keeps the collector.

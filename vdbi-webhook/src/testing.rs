@@ -6,7 +6,7 @@ use vdbi_core::{ledger::EntryId, placeholder, secret::Secret};
 
 use crate::{
     patch::Patch,
-    policy::{Grant, Injection, MutationPolicy, Plan},
+    policy::{Grant, MutationPolicy, Plan},
 };
 
 /// Checks what a policy guarantees, over a pod of yours that it is to mutate: one for each thing that the policy can do.
@@ -20,21 +20,18 @@ pub fn mutation_policy(policy: &impl MutationPolicy, pod: &Value) {
     assert_eq!(format!("{plan:?}"), format!("{:?}", self::plan(policy, pod, now)), "pure: the plan changes");
 
     let patch = match plan {
-        Plan::LeaveAlone { patch, .. } => patch,
+        Plan::LeaveAlone { patch, .. } => json(&patch),
         Plan::Issue(injection) | Plan::Reserve(injection) => {
             let grants: Vec<Grant> = injection.databases.iter().map(|_| grant()).collect();
-            let again = delivery(policy, pod, &injection, &grants, now);
-            let patch = policy.patch(pod, &injection, &grants, now);
-            assert_eq!(json(&patch), again, "pure: the patch changes");
-            let ids: Vec<String> = grants.iter().map(|grant| grant.id.to_string()).collect();
-            assert!(
-                ids.iter().all(|id| again.to_string().contains(id.as_str())),
-                "the pod does not name its entries"
-            );
+            let deliver = || json(&policy.patch(pod, &injection, &grants, now));
+            let patch = deliver();
+            assert_eq!(patch, deliver(), "pure: the patch changes");
+            let text = patch.to_string();
+            let named = grants.iter().all(|grant| text.contains(&grant.id.to_string()));
+            assert!(named, "the pod does not name its entries");
             patch
         }
     };
-    let patch = json(&patch);
     let operations = patch.as_array().map(Vec::as_slice).unwrap_or_default();
     assert!(operations.iter().all(|operation| operation["op"] == "add"), "additive: {patch}");
 
@@ -54,16 +51,6 @@ fn plan(policy: &impl MutationPolicy, pod: &Value, now: Timestamp) -> Plan {
         Ok(plan) => plan,
         Err(denial) => panic!("the policy denies this pod: {denial}"),
     }
-}
-
-fn delivery(
-    policy: &impl MutationPolicy,
-    pod: &Value,
-    injection: &Injection,
-    grants: &[Grant],
-    now: Timestamp,
-) -> Value {
-    json(&policy.patch(pod, injection, grants, now))
 }
 
 fn grant() -> Grant {

@@ -63,16 +63,8 @@ impl Kubernetes {
     ///
     /// When the API server refuses it.
     pub async fn grant(&self, namespace: &str, account: &str, rules: Value) -> Result<()> {
-        let api_version = "rbac.authorization.k8s.io/v1";
         let metadata = json!({ "name": account, "namespace": namespace });
-        let role = json!({ "apiVersion": api_version, "kind": "Role", "metadata": metadata, "rules": rules });
-        self.apply(&role).await?;
-        self.apply(&json!({
-            "apiVersion": api_version, "kind": "RoleBinding", "metadata": metadata,
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account },
-            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
-        }))
-        .await
+        self.bind("Role", &metadata, namespace, account, rules).await
     }
 
     /// Gives a service account a cluster role with these rules.
@@ -87,13 +79,23 @@ impl Kubernetes {
         role: &str,
         rules: Value,
     ) -> Result<()> {
+        self.bind("ClusterRole", &json!({ "name": role }), namespace, account, rules).await
+    }
+
+    async fn bind(
+        &self,
+        kind: &str,
+        metadata: &Value,
+        namespace: &str,
+        account: &str,
+        rules: Value,
+    ) -> Result<()> {
         let api_version = "rbac.authorization.k8s.io/v1";
-        let metadata = json!({ "name": role });
-        self.apply(&json!({ "apiVersion": api_version, "kind": "ClusterRole", "metadata": metadata, "rules": rules }))
-            .await?;
+        let role = json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "rules": rules });
+        self.apply(&role).await?;
         self.apply(&json!({
-            "apiVersion": api_version, "kind": "ClusterRoleBinding", "metadata": metadata,
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+            "apiVersion": api_version, "kind": format!("{kind}Binding"), "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": metadata["name"] },
             "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
         }))
         .await

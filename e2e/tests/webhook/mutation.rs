@@ -84,6 +84,14 @@ fn names(pod: &Pod) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
+/// Creates a pod as kubectl does, which shows the warnings of the answer's head.
+async fn create_raw(scene: &Scene, pod: &Pod) -> Result<http::Response<kube::client::Body>> {
+    let request = Request::post("/api/v1/namespaces/shop/pods")
+        .header("content-type", "application/json")
+        .body(kube::client::Body::from(serde_json::to_vec(pod)?))?;
+    Ok(scene.cluster.kubernetes().admin().send(request).await?)
+}
+
 #[test]
 fn another_policy_keeps_the_contract() {
     vdbi_webhook::testing::mutation_policy(
@@ -217,10 +225,7 @@ async fn a_pod_that_a_quota_rejects_later_leaves_no_credential() -> Result<()> {
 async fn warnings_are_short_and_the_audit_log_has_entries_and_no_secret() -> Result<()> {
     let scene = Scene::start(DatabaseAccess::default(), Authentication::Legacy).await?;
     let pod = scene.pod("web", &[("main.role", "app"), ("main.env-key-user", "X")]);
-    let request = Request::post("/api/v1/namespaces/shop/pods")
-        .header("content-type", "application/json")
-        .body(kube::client::Body::from(serde_json::to_vec(&pod)?))?;
-    let answer = scene.cluster.kubernetes().admin().send(request).await?;
+    let answer = create_raw(&scene, &pod).await?;
     assert_eq!(answer.status(), 201);
     let warnings: Vec<&str> =
         answer.headers().get_all("warning").iter().map(|it| it.to_str().unwrap()).collect();
@@ -255,10 +260,7 @@ async fn an_auth_role_without_a_period_is_a_warning_to_the_user_and_a_metric() -
         "audience": "vault", "token_policies": ["app"], "token_period": 0, "token_ttl": "1h" });
     scene.cluster.openbao().root().write("auth/kubernetes/role/app", &role).await?;
     let pod = scene.pod("web", &[("main.role", "app")]);
-    let request = Request::post("/api/v1/namespaces/shop/pods")
-        .header("content-type", "application/json")
-        .body(kube::client::Body::from(serde_json::to_vec(&pod)?))?;
-    let answer = scene.cluster.kubernetes().admin().send(request).await?;
+    let answer = create_raw(&scene, &pod).await?;
     let warning = answer.headers()["warning"].to_str()?;
     assert!(warning.contains("auth role app has no token_period"), "{warning}");
     let found =
