@@ -54,7 +54,7 @@ impl OpenBao {
     }
 
     pub(crate) async fn start(storage: Storage, directory: &Path) -> Result<Self> {
-        let is_vault = std::env::var_os("VDBI_BACKEND").is_some_and(|backend| backend == "vault");
+        let is_vault = is_vault();
         ensure!(storage == Storage::Dev || !is_vault, "HashiCorp Vault runs in memory only in these tests");
         let bao = if is_vault { Installed::Vault } else { Installed::OpenBao }.path()?;
         with_free_ports(async |[port, cluster_port]: [u16; 2]| {
@@ -176,6 +176,12 @@ impl OpenBao {
             })
             .await
     }
+}
+
+/// Whether HashiCorp Vault takes OpenBao's place.
+#[must_use]
+pub fn is_vault() -> bool {
+    std::env::var_os("VDBI_BACKEND").is_some_and(|backend| backend == "vault")
 }
 
 fn dev(bao: &Path, directory: &Path, port: u16, is_vault: bool) -> Result<Program> {

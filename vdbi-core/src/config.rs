@@ -37,6 +37,15 @@ impl Component {
             Self::Nri => "nri",
         }
     }
+
+    /// Whether its replicas elect a leader; the webhook's do so for a certificate of their own (`webhook.selfManaged`).
+    pub fn elects(self, self_managed: bool) -> bool {
+        match self {
+            Self::Renewer | Self::Revoker => true,
+            Self::Injector => self_managed,
+            Self::Nri => false,
+        }
+    }
 }
 
 /// How logs look.

@@ -56,7 +56,7 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
             return ExitCode::from(USAGE);
         }
     };
-    if elects(component, &config)
+    if component.elects(config.webhook.self_managed)
         && let Err(error) = election_settings(component, &config).validate()
     {
         eprintln!("the configuration of vdbi-{} is wrong:\n  leaderElection: {error}", component.name());
@@ -74,14 +74,6 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn elects(component: Component, config: &Config) -> bool {
-    match component {
-        Component::Renewer | Component::Revoker => true,
-        Component::Injector => config.webhook.self_managed,
-        Component::Nri => false,
     }
 }
 

@@ -150,12 +150,7 @@ fn typed(values: &mut Values, component: Component) -> Config {
     if component == Component::Injector {
         webhook(values, self_managed);
     }
-    let has_leader = match component {
-        Component::Renewer | Component::Revoker => true,
-        Component::Injector => self_managed,
-        Component::Nri => false,
-    };
-    if has_leader && values.text("leaderElection.leaseNamespace").is_empty() {
+    if component.elects(self_managed) && values.text("leaderElection.leaseNamespace").is_empty() {
         values
             .problems
             .push("leaderElection.leaseNamespace: it is required where POD_NAMESPACE is not set".to_owned());

@@ -5,7 +5,7 @@
 //! has that bundle. The old one stays in the bundle until it expires, so that any certificate that a replica may still serve
 //! is trusted.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
@@ -158,11 +158,11 @@ fn name(name: &x509_parser::extensions::GeneralName<'_>) -> String {
     use x509_parser::extensions::GeneralName::{DNSName, IPAddress};
     match name {
         DNSName(name) => (*name).to_owned(),
-        IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).map(std::net::IpAddr::from).map(|address| address.to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from).map(|address| address.to_string()),
+        IPAddress(bytes) => {
+            let v4 = || <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+            v4().or_else(|_| v6()).map(|address| address.to_string()).unwrap_or_default()
         }
-        .unwrap_or_default(),
         other => other.to_string(),
     }
 }
