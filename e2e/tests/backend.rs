@@ -134,7 +134,9 @@ async fn a_credential_is_issued_renewed_and_revoked_in_every_mode() -> Result<()
         }
 
         let renewed = renewer.renew(&issued.lease).await.context(mode)?;
-        ensure!(renewed.ttl == Duration::from_secs(3600), "{mode}: {renewed:?}");
+        ensure!(renewed.ttl == Duration::from_secs(3600) && !renewed.capped, "{mode}: {renewed:?}");
+        let token = renewer.renew_token(&issued.lease).await.context(mode)?.context(mode)?;
+        ensure!(token.ttl == Duration::from_secs(period), "{mode}: {token:?}");
         revoker.revoke(&issued.lease).await.context(mode)?;
         ensure!(!scene.can_login(&issued).await?, "{mode}: it still opens a session");
         revoker.revoke(&issued.lease).await.context("a second time")?;
@@ -155,10 +157,12 @@ async fn a_raw_token_of_the_go_product_is_renewed_and_revoked_with_the_same_poli
     let raw = issued.token.clone().context("the raw token was asked for")?;
     let lease = Lease { token: TokenHandle::Raw(raw), ..issued.lease.clone() };
     renewer.renew(&lease).await?;
+    renewer.renew_token(&lease).await?;
     revoker.revoke(&lease).await?;
     ensure!(!scene.can_login(&issued).await?);
     revoker.revoke(&lease).await.context("a second time")?;
     ensure!(matches!(renewer.renew(&lease).await, Err(SourceError::Gone(_))));
+    ensure!(matches!(renewer.renew_token(&lease).await, Err(SourceError::Gone(_))));
     scene.nothing_remains().await
 }
 
@@ -205,7 +209,7 @@ async fn a_component_whose_token_was_revoked_logs_in_again_and_lacking_rights_ar
         login.token().await?;
         let source = scene.source(login, scene.token_role());
         let (outcome, path) = match renews {
-            true => (source.renew(&issued.lease).await.map(drop), "auth/token/renew-accessor"),
+            true => (source.renew_token(&issued.lease).await.map(drop), "auth/token/renew-accessor"),
             false => (source.revoke(&issued.lease).await, "auth/token/revoke-accessor"),
         };
         let Err(SourceError::Misconfigured(text)) = outcome else { anyhow::bail!("{outcome:?}") };
@@ -277,6 +281,7 @@ fn entry() -> Entry {
         database: "main".into(),
         role: "app".into(),
         issued_at: None,
+        ttl: None,
         raw_token: Some(Secret::new("s.raw")),
     }
 }

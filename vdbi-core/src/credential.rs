@@ -58,8 +58,11 @@ pub struct Issued {
 /// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewed {
-    /// How long the credential lives from now on: the shorter of lease and token.
+    /// How long what was renewed lives from now on.
     pub ttl: Duration,
+    /// Whether that is less than a renewal usually gives, since a maximum is in sight (Vault's `max_ttl`): no later renewal will
+    /// take it further, unless somebody raises the maximum.
+    pub capped: bool,
 }
 
 /// Issues, renews and revokes the credentials of pods.
@@ -67,14 +70,14 @@ pub struct Renewed {
 /// # Flow
 ///
 /// [`authorize`](Self::authorize) every database of a pod, then [`issue`](Self::issue) each; record the result in the ledger;
-/// hand it to the pod; [`renew`](Self::renew) it before its time to live is over; [`revoke`](Self::revoke) it when the pod is
-/// done.
+/// hand it to the pod; [`renew`](Self::renew) it before its time to live is over, and its token
+/// ([`renew_token`](Self::renew_token)) before that one's is; [`revoke`](Self::revoke) it when the pod is done.
 ///
 /// # Guarantees
 ///
 /// - `authorize` creates nothing, so that it may be called and abandoned at will.
 /// - When `issue` fails, nothing of its attempt remains, or what remains dies by itself within one token period.
-/// - `renew` never shortens the life of a credential and never revives a revoked one.
+/// - `renew` and `renew_token` never shorten a life and never revive what was revoked.
 /// - `revoke` is idempotent: revoking what is gone succeeds. After it returned `Ok` the credential no longer opens a new
 ///   session.
 /// - No error text contains a secret.
@@ -83,7 +86,7 @@ pub struct Renewed {
 ///
 /// - The future of `issue` is driven to its end: dropped half-way it may leave a credential that nobody knows. Run it in an
 ///   owned task and revoke a result that came too late.
-/// - `renew`, `revoke` and `authorize` may be dropped and called again.
+/// - `renew`, `renew_token`, `revoke` and `authorize` may be dropped and called again.
 ///
 /// The suite `vdbi_core::testing::credential_source` checks this contract over any implementation.
 #[diagnostic::on_unimplemented(
@@ -105,12 +108,26 @@ pub trait CredentialSource: Send + Sync + 'static {
     /// Any; nothing usable remains then.
     fn issue(&self, request: &CredentialRequest) -> impl Future<Output = Result<Issued, SourceError>> + Send;
 
-    /// Prolongs the credential and its token.
+    /// Prolongs the credential.
     ///
     /// # Errors
     ///
     /// [`SourceError::Gone`] when there is nothing left to renew: the pod has lost its credential.
     fn renew(&self, lease: &Lease) -> impl Future<Output = Result<Renewed, SourceError>> + Send;
+
+    /// Prolongs the token under which the credential was issued, and with which it dies. `None` where nothing but the
+    /// credential itself can end, which is the default.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Gone`] when the token no longer exists: the pod has lost its credential.
+    fn renew_token(
+        &self,
+        lease: &Lease,
+    ) -> impl Future<Output = Result<Option<Renewed>, SourceError>> + Send {
+        let _ = lease;
+        std::future::ready(Ok(None))
+    }
 
     /// Ends the credential and its token.
     ///

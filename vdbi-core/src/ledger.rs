@@ -1,6 +1,6 @@
 //! The bookkeeping: which credential belongs to which pod.
 
-use std::{fmt, future::Future, str::FromStr};
+use std::{fmt, future::Future, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -69,6 +69,8 @@ pub struct Entry {
     pub role: String,
     /// When it was issued; `None` in an entry of the Go product.
     pub issued_at: Option<Timestamp>,
+    /// How long it lived from then on without a renewal; `None` where nobody wrote it down, as the Go product does not.
+    pub ttl: Option<Duration>,
     /// The raw token, stored only where a way back to the Go product is asked for.
     pub raw_token: Option<Secret>,
 }

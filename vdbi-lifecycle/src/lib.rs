@@ -10,8 +10,7 @@
 mod readme {}
 
 pub mod election;
+pub mod events;
 pub mod pods;
 pub mod renewer;
 pub mod revoker;
-
-mod budget;

@@ -47,10 +47,13 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Claims(HashMap<(String, EntryId), Vec<Claimant>>);
 
+/// A pod that claims an entry.
 #[derive(Debug)]
-struct Claimant {
-    name: String,
-    uid: String,
+pub struct Claimant {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
 }
 
 impl Pods {
@@ -132,11 +135,16 @@ impl Claims {
         }
     }
 
-    /// Whether the entry's own pod is among them: in its namespace, and with its name and uid as far as the entry knows
-    /// them. Another pod that lists the id keeps nothing alive.
+    /// Whether the entry's own pod is among them.
     pub fn hold(&self, id: EntryId, entry: &Entry) -> bool {
+        self.holder(id, entry).is_some()
+    }
+
+    /// The entry's own pod, if it is among them: in its namespace, and with its name and uid as far as the entry knows them.
+    /// Another pod that lists the id keeps nothing alive.
+    pub fn holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
         let claimants = self.0.get(&(entry.pod.namespace.clone(), id));
-        claimants.into_iter().flatten().any(|Claimant { name, uid }| {
+        claimants.into_iter().flatten().find(|Claimant { name, uid }| {
             entry.pod.name.as_ref().is_none_or(|known| known == name)
                 && entry.pod.uid.as_ref().is_none_or(|known| known == uid)
         })

@@ -1,5 +1,6 @@
 //! Keeps credentials alive while they are in the ledger.
 
+pub mod budget;
 pub mod metrics;
 pub mod plan;
 

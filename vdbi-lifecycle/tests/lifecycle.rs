@@ -5,10 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
@@ -24,6 +24,7 @@ use vdbi_core::{
     testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
+    events::{self, PodEvents},
     pods::Pods,
     renewer::{self, Renewer},
     revoker::{self, Revoker, compare::Rules},
@@ -70,7 +71,10 @@ impl World {
             rate: 1000.0,
             max_in_flight: 8,
         };
-        let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &Registry::disabled());
+        let pods = Pods::new(self.kubernetes.client(), LABEL);
+        let events = PodEvents::new(self.kubernetes.client(), pods, "vdbi-renewer");
+        let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &Registry::disabled())
+            .with_events(events);
         let term = self.term.clone();
         self.work.spawn(async move { renewer.run(term).await.unwrap() });
     }
@@ -117,6 +121,7 @@ impl World {
             database: "main".into(),
             role: "app".into(),
             issued_at: Some(Timestamp::now() - SignedDuration::try_from(age).unwrap()),
+            ttl: None,
             raw_token: None,
         };
         change(&mut entry);
@@ -139,6 +144,15 @@ impl World {
             "spec": { "containers": [{ "name": "web", "image": "web" }] },
         });
         self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+
+    /// Of the events on pods, in the order in which they were written.
+    async fn reasons_of_events(&self) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.kubernetes.client(), "shop");
+        let mut events = events.list(&ListParams::default()).await.unwrap().items;
+        assert!(events.iter().all(|event| event.regarding.as_ref().unwrap().name.as_deref() == Some("web")));
+        events.sort_by_key(|event| event.event_time.clone());
+        events.into_iter().filter_map(|event| event.reason).collect()
     }
 
     fn works(&self, issued: &Issued) -> bool {
@@ -367,6 +381,57 @@ async fn a_renewal_that_fails_is_tried_again_before_the_credential_dies() {
     world.source.set_available(true);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(world.works(&issued));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pod_is_told_when_its_credential_nears_its_maximum_and_when_it_is_lost() {
+    let mut world = World::new();
+    world.source.set_lifetimes(Lifetimes { ttl: Duration::from_secs(60), max_ttl: Duration::from_secs(100) });
+    let (id, issued) = world.credential("web", Duration::ZERO, |_| {}).await;
+    world.create_pod("web", id).await;
+    world.renew();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(world.works(&issued));
+    assert_eq!(world.reasons_of_events().await, [events::ENDING], "told once, while the credential works");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!world.works(&issued), "no renewal goes beyond the maximum");
+    assert_eq!(world.reasons_of_events().await, [events::ENDING, events::LOST]);
+    let renewals = world.source.calls(SourceOperation::Renew);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.source.calls(SourceOperation::Renew), renewals, "what is lost is not asked for again");
+    assert_eq!(world.source.calls(SourceOperation::Revoke), 0, "the renewer never revokes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_is_away_for_a_while_costs_no_pod_its_credential() {
+    let mut world = World::new();
+    world
+        .source
+        .set_lifetimes(Lifetimes { ttl: Duration::from_secs(600), max_ttl: Duration::from_secs(36_000) });
+    let (_, issued) = world.credential("web", Duration::ZERO, |_| {}).await;
+    for _ in 0..3 {
+        let gone = SourceError::Misconfigured("could not find role with name \"app\"".into());
+        world.source.fail_next(SourceOperation::Renew, gone);
+    }
+    world.renew();
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    assert!(world.works(&issued));
+    assert_eq!(world.source.calls(SourceOperation::Revoke), 0);
+    assert_eq!(world.ledger.entries().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_credential_is_read_and_then_left_alone_until_it_is_due() {
+    let mut world = World::new();
+    let ttl = Duration::from_secs(3600);
+    world.source.set_lifetimes(Lifetimes { ttl, max_ttl: 24 * ttl });
+    world.credential("web", Duration::ZERO, |entry| entry.ttl = Some(ttl)).await;
+    world.renew();
+    tokio::time::sleep(Duration::from_secs(1500)).await;
+    assert_eq!(world.ledger.calls(LedgerOperation::Read), 1);
+    assert_eq!(world.source.calls(SourceOperation::Renew), 0);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.source.calls(SourceOperation::Renew), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -234,6 +234,7 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
             database: request.database.clone(),
             role: request.role,
             issued_at: Some(Timestamp::now()),
+            ttl: Some(issued.ttl),
             raw_token: issued.token.clone(),
         };
         let undelivered = Undelivered::new(id, issued, self.source, self.tracker, self.metrics.clone());

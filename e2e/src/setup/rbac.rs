@@ -37,7 +37,11 @@ fn cluster_rules(component: Component) -> Value {
         Component::Injector => {
             json!([identity, { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] }])
         }
-        Component::Renewer => json!([identity]),
+        Component::Renewer => json!([
+            identity,
+            { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
+            { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+        ]),
         Component::Revoker => {
             json!([identity, { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] }])
         }

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use bootstrap::Process;
 use vdbi_core::{config::Component, health::Probe, leadership::Leadership};
-use vdbi_lifecycle::renewer::{Renewer, Settings};
+use vdbi_lifecycle::{
+    events::PodEvents,
+    pods::Pods,
+    renewer::{Renewer, Settings},
+};
 
 fn main() -> ExitCode {
     bootstrap::run(Component::Renewer, run)
@@ -24,7 +28,9 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
         rate: config.vault_rate_limit,
         max_in_flight: config.renewer.max_in_flight,
     };
-    let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry);
+    let pods = Pods::new(kubernetes.clone(), &config.injector_label);
+    let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)
+        .with_events(PodEvents::new(kubernetes, pods, "vdbi-renewer"));
     let election = process.election().await?;
     election.run(move |term| renewer.clone().run(term), process.shutdown.clone()).await?;
     Ok(())

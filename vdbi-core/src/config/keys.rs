@@ -129,7 +129,7 @@ pub const KEYS: &[Key] = &[
         "injectorLabel",
         Kind::Text,
         "vault-db-injector",
-        &[Revoker],
+        &[Renewer, Revoker],
         "the label, with the value true, of the pods that take part; the webhook's own selector is in its MutatingWebhookConfiguration",
     ),
     key(

@@ -1,6 +1,6 @@
 //! An entry as the string fields that KV v2 stores: the Go product's keys, and ours beside them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -22,6 +22,9 @@ pub enum FieldError {
     /// A field that every entry has is missing or empty.
     #[error("its field {0} is missing")]
     Missing(&'static str),
+    /// `LeaseDuration` is no whole number.
+    #[error("its field LeaseDuration is no whole number of seconds")]
+    LeaseDuration,
     /// `IssuedAt` is no RFC 3339 time.
     #[error("its field IssuedAt is no RFC 3339 time")]
     IssuedAt,
@@ -58,6 +61,9 @@ impl Entry {
         if let Some(issued_at) = self.issued_at {
             put("IssuedAt", &issued_at.to_string());
         }
+        if let Some(ttl) = self.ttl {
+            put("LeaseDuration", &ttl.as_secs().to_string());
+        }
         put("Schema", SCHEMA);
         fields
     }
@@ -82,6 +88,9 @@ impl Entry {
         let issued_at = text("IssuedAt")
             .map(|time| time.parse::<Timestamp>().map_err(|_| FieldError::IssuedAt))
             .transpose()?;
+        let ttl = text("LeaseDuration")
+            .map(|seconds| seconds.parse().map(Duration::from_secs).map_err(|_| FieldError::LeaseDuration))
+            .transpose()?;
         let pod = PodRef {
             namespace: text("Namespace").ok_or(FieldError::Missing("Namespace"))?,
             name: text("PodName"),
@@ -96,7 +105,7 @@ impl Entry {
             (None, Some(raw)) => (TokenHandle::Raw(raw), None),
             (None, None) => return Err(FieldError::Missing("TokenAccessor")),
         };
-        Ok(Self { lease: Lease { id, token }, owner, pod, database, role, issued_at, raw_token })
+        Ok(Self { lease: Lease { id, token }, owner, pod, database, role, issued_at, ttl, raw_token })
     }
 }
 
@@ -121,6 +130,7 @@ mod tests {
             database: "main".into(),
             role: "app".into(),
             issued_at: Some("2026-11-24T01:02:03Z".parse().unwrap()),
+            ttl: Some(Duration::from_secs(3600)),
             raw_token: None,
         }
     }

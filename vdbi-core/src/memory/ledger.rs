@@ -219,6 +219,7 @@ mod tests {
             database: "main".into(),
             role: "app".into(),
             issued_at: None,
+            ttl: None,
             raw_token: None,
         }
     }

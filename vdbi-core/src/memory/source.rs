@@ -271,8 +271,11 @@ impl CredentialSource for MemorySource {
         let Lifetimes { ttl, max_ttl } = credential.lifetimes;
         let latest = credential.issued_at + max_ttl;
         credential.expires_at = credential.expires_at.max((now + ttl).min(latest));
-        let ttl = credential.expires_at.saturating_sub(now);
-        self.control.answer(SourceOperation::Renew, Renewed { ttl })
+        let renewed = Renewed {
+            ttl: credential.expires_at.saturating_sub(now),
+            capped: credential.expires_at < now + ttl,
+        };
+        self.control.answer(SourceOperation::Renew, renewed)
     }
 
     async fn revoke(&self, lease: &Lease) -> Result<(), SourceError> {

@@ -141,7 +141,7 @@ pub async fn every_credential_is_its_own(fixture: &impl Fixture) {
     }
 }
 
-/// `renew` leaves the credential with at least the life that it had, and working.
+/// `renew` leaves the credential with at least the life that it had, and working; so does `renew_token`.
 pub async fn renew_never_shortens(fixture: &impl Fixture) {
     let clause = clause("renew_never_shortens");
     let begun = Instant::now();
@@ -151,6 +151,13 @@ pub async fn renew_never_shortens(fixture: &impl Fixture) {
         let at_least = issued.ttl.saturating_sub(begun.elapsed() + ROUNDING);
         let (ttl, before) = (renewed.ttl, issued.ttl);
         clause.holds(ttl >= at_least, format_args!("it lived for {before:?}, and for {ttl:?} once renewed"));
+        if let Some(token) = clause.ok("renew_token", fixture.source().renew_token(&issued.lease).await) {
+            let ttl = token.ttl;
+            clause.holds(
+                ttl >= at_least,
+                format_args!("its token lives for {ttl:?} once renewed, less than it"),
+            );
+        }
     }
     clause.holds(fixture.opens_session(&issued).await, "a renewed credential opens no session");
     revoke(clause, fixture, &issued).await;
@@ -175,7 +182,7 @@ pub async fn revoke_is_idempotent(fixture: &impl Fixture) {
     clause.holds(!fixture.opens_session(&issued).await, "it still opens a session");
 }
 
-/// `renew` of a revoked credential says that it is gone, and does not revive it.
+/// `renew` of a revoked credential says that it is gone, and does not revive it; its token is gone too.
 pub async fn a_revoked_credential_is_gone(fixture: &impl Fixture) {
     let clause = clause("a_revoked_credential_is_gone");
     let issued = issue(clause, fixture).await;
@@ -184,6 +191,13 @@ pub async fn a_revoked_credential_is_gone(fixture: &impl Fixture) {
         Err(SourceError::Gone(_)) => {}
         Err(error) => clause.broken(format_args!("the error is {}, not gone: {error}", error.label())),
         Ok(_) => clause.broken("renew succeeded"),
+    }
+    match fixture.source().renew_token(&issued.lease).await {
+        Ok(None) | Err(SourceError::Gone(_)) => {}
+        Err(error) => {
+            clause.broken(format_args!("the token's error is {}, not gone: {error}", error.label()))
+        }
+        Ok(Some(_)) => clause.broken("renew_token succeeded"),
     }
     clause.holds(!fixture.opens_session(&issued).await, "renew revived it");
 }

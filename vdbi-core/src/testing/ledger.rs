@@ -63,6 +63,7 @@ pub async fn an_entry_comes_back_as_it_was_written(ledger: &impl Ledger) {
         },
         owner: Some(Owner { cluster: "cluster".into(), release: "release".into() }),
         issued_at: "2026-11-24T01:02:03Z".parse().ok(),
+        ttl: Some(Duration::from_secs(3600)),
         raw_token: Some(Secret::new(RAW_TOKEN)),
         ..entry("full")
     };
@@ -237,6 +238,7 @@ fn entry(mark: &str) -> Entry {
         database: "main".into(),
         role: "app".into(),
         issued_at: None,
+        ttl: None,
         raw_token: None,
     }
 }

@@ -239,6 +239,14 @@ pub(super) struct Reply<T> {
     pub(super) warnings: Option<Vec<String>>,
 }
 
+impl<T> Reply<T> {
+    /// Whether a renewal gave less than was asked for, since `max_ttl` is in sight. The words are those of
+    /// `framework.CalculateTTL`, which OpenBao and Vault share.
+    pub(super) fn is_capped(&self) -> bool {
+        self.warnings.iter().flatten().any(|warning| warning.contains("TTL value is capped"))
+    }
+}
+
 impl<T> Default for Reply<T> {
     fn default() -> Self {
         Self { data: None, auth: None, lease_id: String::new(), lease_duration: 0, warnings: None }

@@ -9,7 +9,10 @@ use super::{
     error::Operation,
     path::Path,
 };
-use crate::{credential::SourceError, secret::Secret};
+use crate::{
+    credential::{Renewed, SourceError},
+    secret::Secret,
+};
 
 /// How long the creation of a database user may take. Longer than the 90 seconds for which the PostgreSQL plugin hangs at a
 /// frozen database would be of no use; giving up earlier may leave a user without a lease.
@@ -45,11 +48,11 @@ pub(super) async fn create_user(
     }
 }
 
-/// Prolongs a lease by its role's default. Answers how long it lives from now on.
-pub(super) async fn renew(access: &Access, lease_id: &str) -> Result<Duration, SourceError> {
+/// Prolongs a lease by its role's default.
+pub(super) async fn renew(access: &Access, lease_id: &str) -> Result<Renewed, SourceError> {
     let outcome = access.call(&RenewLease { lease_id }).await;
     let reply = outcome.map_err(|failure| failure.meaning(Operation::RenewLease))?;
-    Ok(Duration::from_secs(reply.lease_duration))
+    Ok(Renewed { ttl: Duration::from_secs(reply.lease_duration), capped: reply.is_capped() })
 }
 
 /// Ends a lease; afterwards its database user is gone. Succeeds when it is gone already.

@@ -246,14 +246,11 @@ impl<I: PodIdentity> CredentialSource for VaultSource<I> {
     }
 
     async fn renew(&self, lease: &Lease) -> Result<Renewed, SourceError> {
-        // Both in any case: a token that cannot be renewed does not have to shorten the lease.
-        let (token, lease) =
-            tokio::join!(token::renew(&self.access, &lease.token), database::renew(&self.access, &lease.id));
-        match (token, lease) {
-            (Ok(token), Ok(lease)) => Ok(Renewed { ttl: shorter(lease, token) }),
-            (Err(error @ SourceError::Gone(_)), _) | (_, Err(error @ SourceError::Gone(_))) => Err(error),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        }
+        database::renew(&self.access, &lease.id).await
+    }
+
+    async fn renew_token(&self, lease: &Lease) -> Result<Option<Renewed>, SourceError> {
+        token::renew(&self.access, &lease.token).await
     }
 
     async fn revoke(&self, lease: &Lease) -> Result<(), SourceError> {

@@ -16,7 +16,7 @@ use super::{
     path::Path,
 };
 use crate::{
-    credential::{SourceError, TokenHandle},
+    credential::{Renewed, SourceError, TokenHandle},
     pod::PodRef,
     secret::Secret,
 };
@@ -78,15 +78,18 @@ pub(super) async fn is_periodic(client: &VaultClient, token: &Secret) -> Option<
     Some(facts.period > 0)
 }
 
-/// Prolongs a token by its own period or default. Answers how long it lives from now on; zero when for ever.
-pub(super) async fn renew(access: &Access, handle: &TokenHandle) -> Result<Duration, SourceError> {
+/// Prolongs a token by its own period or default. `None` when it lives for ever.
+pub(super) async fn renew(access: &Access, handle: &TokenHandle) -> Result<Option<Renewed>, SourceError> {
     let outcome = match handle {
         TokenHandle::Accessor(accessor) => access.call(&RenewAccessor { accessor }).await,
         TokenHandle::Raw(token) => {
             itself_or(access, token, &RenewSelf {}, &RenewToken { token: token.expose() }).await
         }
     };
-    token_of(outcome, Operation::RenewToken).map(|auth| Duration::from_secs(auth.lease_duration))
+    let capped = outcome.as_ref().is_ok_and(Reply::is_capped);
+    let token = token_of(outcome, Operation::RenewToken)?;
+    let renewed = Renewed { ttl: Duration::from_secs(token.lease_duration), capped };
+    Ok((!renewed.ttl.is_zero()).then_some(renewed))
 }
 
 /// Ends a token, and with it everything that was issued under it. Succeeds when it is gone already: an accessor that is

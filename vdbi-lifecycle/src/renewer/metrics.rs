@@ -1,22 +1,88 @@
 //! The renewer's metrics.
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Unit};
 use vdbi_core::metrics::{Definition, Kind, Registry};
 
-const RENEWED: Definition = Definition {
+use super::plan::{Step, Summary};
+
+const LEASE_RENEWED: Definition = Definition {
     name: "vdbi_renew_lease_count_success",
     kind: Kind::Counter,
     unit: None,
     labels: &["namespace"],
-    help: "Credentials renewed, lease and token, by the pod's namespace.",
+    help: "Leases renewed, by the pod's namespace.",
 };
 
-const RENEW_ERROR: Definition = Definition {
+const LEASE_ERROR: Definition = Definition {
     name: "vdbi_renew_lease_count_error",
     kind: Kind::Counter,
     unit: None,
     labels: &["namespace", "reason"],
-    help: "Renewals that failed, by the pod's namespace and reason: denied, invalid, gone, misconfigured, unavailable.",
+    help: "Renewals of leases that failed, by the pod's namespace and reason: denied, invalid, gone, misconfigured, unavailable.",
+};
+
+const TOKEN_RENEWED: Definition = Definition {
+    name: "vdbi_renew_token_count_success",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace"],
+    help: "Tokens renewed, by the pod's namespace.",
+};
+
+const TOKEN_ERROR: Definition = Definition {
+    name: "vdbi_renew_token_count_error",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace", "reason"],
+    help: "Renewals of tokens that failed, by the pod's namespace and reason, as those of leases.",
+};
+
+const ENDING: Definition = Definition {
+    name: "vdbi_ending_credentials_total",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["namespace"],
+    help: "Credentials found to end at their maximum (max_ttl), whatever is renewed: these pods have to be restarted.",
+};
+
+const ENDING_NOW: Definition = Definition {
+    name: "vdbi_renewer_ending_entries",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "Ledger entries whose credentials end at their maximum, as far as this replica knows.",
+};
+
+const DUE: Definition = Definition {
+    name: "vdbi_renewer_due_steps",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "Reads and renewals that are due and wait for the budget.",
+};
+
+const EARLIEST: Definition = Definition {
+    name: "vdbi_renewer_earliest_expiry_seconds",
+    kind: Kind::Gauge,
+    unit: Some(Unit::Seconds),
+    labels: &[],
+    help: "How long the credential lives that ends first; NaN when none is known.",
+};
+
+const RATE: Definition = Definition {
+    name: "vdbi_renewer_budget_requests_per_second",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "Requests per second that the renewer allows itself: vaultRateLimit, or less while Vault fails or is slow.",
+};
+
+const USED: Definition = Definition {
+    name: "vdbi_renewer_budget_used_ratio",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "The share of vaultRateLimit that was used in the last five seconds.",
 };
 
 const LOST: Definition = Definition {
@@ -60,7 +126,23 @@ const ACTIVE: Definition = Definition {
 };
 
 /// Every metric of the renewer.
-pub const ALL: &[Definition] = &[RENEWED, RENEW_ERROR, LOST, SCANS, SCAN_ERROR, LAST_SCAN, ACTIVE];
+pub const ALL: &[Definition] = &[
+    LEASE_RENEWED,
+    LEASE_ERROR,
+    TOKEN_RENEWED,
+    TOKEN_ERROR,
+    LOST,
+    ENDING,
+    ENDING_NOW,
+    DUE,
+    EARLIEST,
+    RATE,
+    USED,
+    SCANS,
+    SCAN_ERROR,
+    LAST_SCAN,
+    ACTIVE,
+];
 
 /// The renewer's metrics, registered.
 #[derive(Debug)]
@@ -69,29 +151,62 @@ pub(crate) struct Metrics {
     pub(crate) scans: Counter,
     pub(crate) scan_error: Counter,
     pub(crate) last_scan: Gauge,
-    pub(crate) active: Gauge,
+    active: Gauge,
+    ending: Gauge,
+    due: Gauge,
+    earliest: Gauge,
+    rate: Gauge,
+    used: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        Self {
+        let metrics = Self {
             registry: registry.clone(),
             scans: registry.counter(&SCANS, &[]),
             scan_error: registry.counter(&SCAN_ERROR, &[]),
             last_scan: registry.gauge(&LAST_SCAN, &[]),
             active: registry.gauge(&ACTIVE, &[]),
-        }
+            ending: registry.gauge(&ENDING_NOW, &[]),
+            due: registry.gauge(&DUE, &[]),
+            earliest: registry.gauge(&EARLIEST, &[]),
+            rate: registry.gauge(&RATE, &[]),
+            used: registry.gauge(&USED, &[]),
+        };
+        metrics.idle();
+        metrics
     }
 
-    pub(crate) fn renewed(&self, namespace: &str) {
-        self.registry.counter(&RENEWED, &[("namespace", namespace)]).increment(1);
+    /// What the plan holds, the rate of requests, and the share of the budget that was used.
+    pub(crate) fn works(&self, summary: Summary, rate: f64, used: f64) {
+        self.active.set(summary.active as f64);
+        self.ending.set(summary.ending as f64);
+        self.due.set(summary.due as f64);
+        self.earliest.set(summary.earliest_expiry.map_or(f64::NAN, |left| left.as_secs_f64()));
+        self.rate.set(rate);
+        self.used.set(used);
     }
 
-    pub(crate) fn failed(&self, namespace: &str, reason: &str) {
-        self.registry.counter(&RENEW_ERROR, &[("namespace", namespace), ("reason", reason)]).increment(1);
+    /// This replica does not lead.
+    pub(crate) fn idle(&self) {
+        self.works(Summary::default(), 0.0, 0.0);
+    }
+
+    pub(crate) fn renewed(&self, step: Step, namespace: &str) {
+        let definition = if step == Step::Token { &TOKEN_RENEWED } else { &LEASE_RENEWED };
+        self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
+    }
+
+    pub(crate) fn failed(&self, step: Step, namespace: &str, reason: &str) {
+        let definition = if step == Step::Token { &TOKEN_ERROR } else { &LEASE_ERROR };
+        self.registry.counter(definition, &[("namespace", namespace), ("reason", reason)]).increment(1);
     }
 
     pub(crate) fn lost(&self, namespace: &str) {
         self.registry.counter(&LOST, &[("namespace", namespace)]).increment(1);
+    }
+
+    pub(crate) fn ending(&self, namespace: &str) {
+        self.registry.counter(&ENDING, &[("namespace", namespace)]).increment(1);
     }
 }

@@ -1,4 +1,4 @@
-//! When to renew what: decisions without a clock, a server or a task.
+//! When to do what about which entry: decisions without a clock, a server or a task.
 
 use std::{
     cmp::Reverse,
@@ -7,11 +7,11 @@ use std::{
 };
 
 use vdbi_core::{
-    credential::{Advice, SourceError},
+    credential::{Advice, Renewed, SourceError},
     ledger::EntryId,
 };
 
-/// Pause after the first failure of an entry; it doubles with each further one.
+/// Pause after the first failure of a step; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// The longest pause after a failure that may pass by itself.
@@ -20,52 +20,64 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Pause after a failure that needs somebody to change something.
 const GIVE_UP_RETRY: Duration = Duration::from_secs(300);
 
-/// The shortest pause between two renewals of one entry: with `max_ttl` in sight its time to live shrinks to nothing.
+/// The shortest pause between two renewals of one thing.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The shortest pause once a maximum is in sight: what is left shrinks, and asking is only of use if somebody raises it.
+const CAPPED_PAUSE: Duration = Duration::from_secs(10);
 
 /// How far a due time is spread, so that credentials issued together are not renewed together.
 const JITTER: f64 = 0.1;
 
-/// The queue of renewals. Times are on any clock that never goes back.
-#[derive(Debug)]
-pub struct Plan {
-    renew_at: f64,
-    entries: HashMap<EntryId, State>,
-    due: BinaryHeap<Reverse<(Duration, EntryId)>>,
+/// How long reading a new entry may wait behind what is known to end sooner.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// How far clocks may be apart when the time that another component wrote down is compared with ours.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// One thing to do about one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// Read it from the ledger.
+    Read,
+    /// Renew its lease.
+    Lease,
+    /// Renew its token, which has a life of its own.
+    Token,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
-    Scheduled {
-        at: Duration,
-        past: Past,
-    },
-    InFlight {
-        past: Past,
-    },
-    /// Nothing to do about it until it leaves the ledger: it is somebody else's, or it is lost.
-    Settled,
+/// A step of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Task {
+    /// The entry.
+    pub id: EntryId,
+    /// What to do about it.
+    pub step: Step,
 }
 
-/// What is known of an entry from earlier attempts.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Past {
-    /// In a row, up to now.
-    failures: u32,
-    /// When the credential dies unless it is renewed; `None` before the first renewal.
-    expires: Option<Duration>,
+/// What an entry tells of its credential's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// How long it has existed; `None` when nobody wrote it down, or it lies in the future.
+    pub age: Option<Duration>,
+    /// How long it lived at first without a renewal.
+    pub ttl: Option<Duration>,
 }
 
-/// How one attempt ended.
+/// How one step ended.
 #[derive(Debug)]
 pub enum Attempt {
-    /// Renewed for this long.
-    Renewed(Duration),
+    /// The entry was read, and is ours.
+    Found(Life),
+    /// Lease or token were renewed.
+    Renewed(Renewed),
+    /// There is nothing to renew: the token lives for ever.
+    Endless,
     /// The credential no longer exists.
     Lost,
-    /// The entry belongs to another cluster or release, or left the ledger.
+    /// The entry belongs to another cluster or release, or cannot be read.
     NotOurs,
-    /// Not renewed.
+    /// Not done.
     Failed(Advice),
 }
 
@@ -78,217 +90,223 @@ impl From<&SourceError> for Attempt {
     }
 }
 
+/// The queue of renewals. Times are on any clock that never goes back.
+#[derive(Debug)]
+pub struct Plan {
+    renew_at: f64,
+    entries: HashMap<EntryId, Tracked>,
+    /// By the time from which on something is to be done.
+    waiting: BinaryHeap<Reverse<(Duration, Task)>>,
+    /// What may be done now, by the time at which it is too late. The second time is that of `waiting`.
+    ready: BinaryHeap<Reverse<(Duration, Duration, Task)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Tracked {
+    Unread(Slot),
+    Known {
+        lease: Slot,
+        token: Slot,
+        ending: bool,
+    },
+    /// Nothing to do about it until it leaves the ledger: it is somebody else's, or it is lost.
+    Settled,
+}
+
+/// What is known of one step.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    turn: Turn,
+    /// In a row, up to now.
+    failures: u32,
+    /// When it is too late; `None` before anything is known about that.
+    expires: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Turn {
+    At(Duration),
+    InFlight,
+    Never,
+}
+
+/// What the plan holds, for whoever watches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries whose credentials are kept alive.
+    pub active: usize,
+    /// Steps that are due and have not begun.
+    pub due: usize,
+    /// How long the credential lives that ends first, as far as that is known.
+    pub earliest_expiry: Option<Duration>,
+    /// Entries whose credentials end at a maximum that no renewal moves.
+    pub ending: usize,
+}
+
 impl Plan {
-    /// Renews when `renew_at` (a fraction) of a credential's time to live has passed.
+    /// Renews when `renew_at` (a fraction) of a time to live has passed.
     pub fn new(renew_at: f64) -> Self {
-        Self { renew_at, entries: HashMap::new(), due: BinaryHeap::new() }
+        Self { renew_at, entries: HashMap::new(), waiting: BinaryHeap::new(), ready: BinaryHeap::new() }
     }
 
-    /// Takes over what the ledger lists now: what is new is due at once, since nobody knows how much is left of it; what is
-    /// gone is dropped.
+    /// Takes over what the ledger lists now: what is new is to be read, what is gone is dropped.
     pub fn reconcile(&mut self, now: Duration, listed: &HashSet<EntryId>) {
         self.entries.retain(|id, _| listed.contains(id));
         for &id in listed {
             if !self.entries.contains_key(&id) {
-                self.schedule(id, now, Past::default());
+                let slot = Slot { turn: Turn::At(now), failures: 0, expires: Some(now + READ_WITHIN) };
+                self.entries.insert(id, Tracked::Unread(slot));
+                self.waiting.push(Reverse((now, Task { id, step: Step::Read })));
             }
         }
     }
 
-    /// The time at which something is due.
-    pub fn next_due(&mut self) -> Option<Duration> {
-        while let Some(&Reverse((at, id))) = self.due.peek() {
-            if matches!(self.entries.get(&id), Some(State::Scheduled { at: current, .. }) if *current == at) {
-                return Some(at);
-            }
-            self.due.pop();
+    /// When something is to be done.
+    pub fn next_due(&mut self, now: Duration) -> Option<Duration> {
+        self.advance(now);
+        match (self.ready.peek(), self.waiting.peek()) {
+            (Some(_), _) => Some(now),
+            (None, Some(&Reverse((at, _)))) => Some(at),
+            (None, None) => None,
         }
-        None
     }
 
-    /// Takes the entry that has been due longest.
-    pub fn take_due(&mut self, now: Duration) -> Option<EntryId> {
-        self.next_due().filter(|&at| at <= now)?;
-        let Reverse((_, id)) = self.due.pop()?;
-        if let Some(state) = self.entries.get_mut(&id) {
-            let past = match *state {
-                State::Scheduled { past, .. } | State::InFlight { past } => past,
-                State::Settled => Past::default(),
-            };
-            *state = State::InFlight { past };
+    /// Takes, of all that is due, what would be too late first.
+    pub fn take_due(&mut self, now: Duration) -> Option<Task> {
+        self.advance(now);
+        let Reverse((_, _, task)) = self.ready.pop()?;
+        if let Some(slot) = self.slot(task) {
+            slot.turn = Turn::InFlight;
         }
-        Some(id)
+        Some(task)
     }
 
-    /// Enters the outcome of an attempt. `random` is in `0.0..1.0`.
-    pub fn settle(&mut self, id: EntryId, now: Duration, attempt: &Attempt, random: f64) {
-        let Some(&State::InFlight { past }) = self.entries.get(&id) else { return };
+    /// Enters the outcome of a step. `random` is in `0.0..1.0`. Returns whether it is new that the credential ends at a
+    /// maximum, whatever is done.
+    pub fn settle(&mut self, task: Task, now: Duration, attempt: &Attempt, random: f64) -> bool {
         let spread = |pause: Duration| pause.mul_f64(1.0 - JITTER * random);
+        let renew_at = self.renew_at;
+        let Some(&mut slot) = self.slot(task) else { return false };
+        if slot.turn != Turn::InFlight {
+            return false;
+        }
         match attempt {
-            Attempt::Renewed(ttl) => {
-                let pause = spread(ttl.mul_f64(self.renew_at)).max(SHORTEST_PAUSE);
-                self.schedule(id, now + pause, Past { failures: 0, expires: Some(now + *ttl) });
+            Attempt::Found(life) => self.know(task.id, now, *life, spread),
+            Attempt::Renewed(Renewed { ttl, capped }) => {
+                let shortest = if *capped { CAPPED_PAUSE } else { SHORTEST_PAUSE };
+                let at = now + spread(ttl.mul_f64(renew_at)).max(shortest);
+                self.schedule(task, Slot { turn: Turn::At(at), failures: 0, expires: Some(now + *ttl) });
+                return *capped && self.ends(task.id);
+            }
+            Attempt::Endless => {
+                if let Some(slot) = self.slot(task) {
+                    *slot = Slot { turn: Turn::Never, failures: 0, expires: None };
+                }
             }
             Attempt::Failed(advice) => {
                 let pause = match advice {
                     Advice::Retry => {
-                        FIRST_RETRY.saturating_mul(1 << past.failures.min(10)).min(LONGEST_RETRY)
+                        FIRST_RETRY.saturating_mul(1 << slot.failures.min(10)).min(LONGEST_RETRY)
                     }
                     Advice::GiveUp | Advice::Deny => GIVE_UP_RETRY,
                 };
                 // Half of what is left at most: whatever passes in time is not slept over.
-                let left = past.expires.map(|at| at.saturating_sub(now)).filter(|left| !left.is_zero());
+                let left = slot.expires.map(|at| at.saturating_sub(now)).filter(|left| !left.is_zero());
                 let longest = left.map_or(pause, |left| (left / 2).max(FIRST_RETRY));
-                let past = Past { failures: past.failures + 1, ..past };
-                self.schedule(id, now + spread(pause.min(longest)), past);
+                let turn = Turn::At(now + spread(pause.min(longest)));
+                self.schedule(task, Slot { turn, failures: slot.failures + 1, ..slot });
             }
             Attempt::Lost | Attempt::NotOurs => {
-                self.entries.insert(id, State::Settled);
+                self.entries.insert(task.id, Tracked::Settled);
             }
+        }
+        false
+    }
+
+    /// What the plan holds now.
+    pub fn summary(&mut self, now: Duration) -> Summary {
+        self.advance(now);
+        let mut summary = Summary { due: self.ready.len(), ..Summary::default() };
+        let mut earliest: Option<Duration> = None;
+        for tracked in self.entries.values() {
+            summary.active += usize::from(!matches!(tracked, Tracked::Settled));
+            if let Tracked::Known { lease, token, ending } = tracked {
+                summary.ending += usize::from(*ending);
+                earliest = [earliest, lease.expires, token.expires].into_iter().flatten().min();
+            }
+        }
+        summary.earliest_expiry = earliest.map(|at| at.saturating_sub(now));
+        summary
+    }
+
+    /// Schedules lease and token of an entry that was read. Where its age shows that the first lease still stands, so does its
+    /// token; otherwise nobody knows how much is left, and both are due at once.
+    fn know(&mut self, id: EntryId, now: Duration, life: Life, spread: impl Fn(Duration) -> Duration) {
+        let unknown = Slot { turn: Turn::At(now), failures: 0, expires: None };
+        let slot = match life {
+            Life { age: Some(age), ttl: Some(ttl) } if age + CLOCK_TOLERANCE < ttl => {
+                let left = ttl - age - CLOCK_TOLERANCE;
+                let pause = spread(ttl.mul_f64(self.renew_at)).saturating_sub(age + CLOCK_TOLERANCE);
+                Slot { turn: Turn::At(now + pause), failures: 0, expires: Some(now + left) }
+            }
+            _ => unknown,
+        };
+        self.entries.insert(id, Tracked::Known { lease: slot, token: slot, ending: false });
+        for step in [Step::Lease, Step::Token] {
+            self.schedule(Task { id, step }, slot);
         }
     }
 
-    /// How many entries are renewed.
-    pub fn active(&self) -> usize {
-        self.entries.values().filter(|state| **state != State::Settled).count()
+    /// Marks an entry as one that ends at a maximum; returns whether it was none before.
+    fn ends(&mut self, id: EntryId) -> bool {
+        match self.entries.get_mut(&id) {
+            Some(Tracked::Known { ending, .. }) => !std::mem::replace(ending, true),
+            _ => false,
+        }
     }
 
-    fn schedule(&mut self, id: EntryId, at: Duration, past: Past) {
-        self.entries.insert(id, State::Scheduled { at, past });
-        self.due.push(Reverse((at, id)));
+    fn schedule(&mut self, task: Task, scheduled: Slot) {
+        if let (Some(slot), Turn::At(at)) = (self.slot(task), scheduled.turn) {
+            *slot = scheduled;
+            self.waiting.push(Reverse((at, task)));
+        }
+    }
+
+    /// Moves what has become due, and drops what no longer is at the top of either queue.
+    fn advance(&mut self, now: Duration) {
+        while let Some(&Reverse((at, task))) = self.waiting.peek() {
+            let urgency = self.urgency(task, at);
+            if urgency.is_some() && at > now {
+                break;
+            }
+            self.waiting.pop();
+            if let Some(urgency) = urgency {
+                self.ready.push(Reverse((urgency, at, task)));
+            }
+        }
+        while let Some(&Reverse((_, at, task))) = self.ready.peek() {
+            if self.urgency(task, at).is_some() {
+                break;
+            }
+            self.ready.pop();
+        }
+    }
+
+    /// When a step that is scheduled for `at` is too late; `None` when it is not scheduled for then.
+    fn urgency(&mut self, task: Task, at: Duration) -> Option<Duration> {
+        let slot = self.slot(task).filter(|slot| slot.turn == Turn::At(at))?;
+        Some(slot.expires.unwrap_or(at))
+    }
+
+    fn slot(&mut self, task: Task) -> Option<&mut Slot> {
+        match (self.entries.get_mut(&task.id)?, task.step) {
+            (Tracked::Unread(slot), Step::Read) => Some(slot),
+            (Tracked::Known { lease, .. }, Step::Lease) => Some(lease),
+            (Tracked::Known { token, .. }, Step::Token) => Some(token),
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn ids(count: usize) -> Vec<EntryId> {
-        std::iter::repeat_with(EntryId::random).take(count).collect()
-    }
-
-    fn listed(ids: &[EntryId]) -> HashSet<EntryId> {
-        ids.iter().copied().collect()
-    }
-
-    /// A plan with one entry in flight.
-    fn in_flight() -> (Plan, EntryId) {
-        let id = EntryId::random();
-        let mut plan = Plan::new(0.5);
-        plan.reconcile(at(0), &listed(&[id]));
-        assert_eq!(plan.take_due(at(0)), Some(id));
-        (plan, id)
-    }
-
-    #[test]
-    fn a_new_entry_is_due_at_once_and_only_once() {
-        let (mut plan, id) = in_flight();
-        assert_eq!(plan.take_due(at(100)), None);
-        plan.reconcile(at(1), &listed(&[id]));
-        assert_eq!(plan.take_due(at(100)), None);
-    }
-
-    #[test]
-    fn the_next_renewal_comes_at_the_fraction_of_the_time_to_live_or_a_little_earlier() {
-        for (random, due) in [(0.0, 30.0), (1.0, 27.0)] {
-            let (mut plan, id) = in_flight();
-            plan.settle(id, at(10), &Attempt::Renewed(at(60)), random);
-            let next = plan.next_due().unwrap().as_secs_f64();
-            assert!((next - (10.0 + due)).abs() < 1e-6, "{next}");
-        }
-    }
-
-    #[test]
-    fn a_shrinking_time_to_live_does_not_become_a_hot_loop() {
-        let (mut plan, id) = in_flight();
-        plan.settle(id, at(10), &Attempt::Renewed(Duration::ZERO), 0.0);
-        assert_eq!(plan.next_due(), Some(at(11)));
-    }
-
-    #[test]
-    fn failures_that_may_pass_back_off_and_a_success_starts_over() {
-        let (mut plan, id) = in_flight();
-        let mut now = at(0);
-        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-            plan.settle(id, now, &Attempt::Failed(Advice::Retry), 0.0);
-            assert_eq!(plan.next_due(), Some(now + at(pause)));
-            now += at(pause);
-            assert_eq!(plan.take_due(now), Some(id));
-        }
-        plan.settle(id, now, &Attempt::Renewed(at(60)), 0.0);
-        now += at(30);
-        assert_eq!(plan.take_due(now), Some(id));
-        plan.settle(id, now, &Attempt::Failed(Advice::Retry), 0.0);
-        assert_eq!(plan.next_due(), Some(now + at(1)));
-    }
-
-    #[test]
-    fn no_pause_after_a_failure_is_longer_than_half_of_what_is_left_of_the_credential() {
-        for advice in [Advice::Retry, Advice::Deny] {
-            let (mut plan, id) = in_flight();
-            plan.settle(id, at(0), &Attempt::Renewed(at(600)), 0.0);
-            let mut now = at(300);
-            while now < at(600) {
-                assert_eq!(plan.take_due(now), Some(id));
-                plan.settle(id, now, &Attempt::Failed(advice), 0.0);
-                let next = plan.next_due().unwrap();
-                assert!(next - now <= ((at(600) - now) / 2).max(at(1)), "{advice:?}: {now:?} to {next:?}");
-                now = next;
-            }
-            // Dead, as far as is known here: it is still asked for, with the pauses of any failure.
-            assert_eq!(plan.take_due(now), Some(id));
-            plan.settle(id, now, &Attempt::Failed(advice), 0.0);
-            let pause = if matches!(advice, Advice::Deny) { at(300) } else { at(60) };
-            assert_eq!(plan.next_due(), Some(now + pause));
-        }
-    }
-
-    #[test]
-    fn a_lost_or_foreign_entry_is_not_tried_again_until_it_left_the_ledger() {
-        for attempt in [Attempt::Lost, Attempt::NotOurs] {
-            let (mut plan, id) = in_flight();
-            plan.settle(id, at(0), &attempt, 0.0);
-            plan.reconcile(at(1), &listed(&[id]));
-            assert_eq!((plan.next_due(), plan.active()), (None, 0));
-            plan.reconcile(at(2), &listed(&[]));
-            plan.reconcile(at(3), &listed(&[id]));
-            assert_eq!(plan.next_due(), Some(at(3)));
-        }
-    }
-
-    #[test]
-    fn an_entry_that_left_the_ledger_is_not_renewed() {
-        let [a, b] = ids(2)[..] else { unreachable!() };
-        let mut plan = Plan::new(0.5);
-        plan.reconcile(at(0), &listed(&[a, b]));
-        plan.reconcile(at(1), &listed(&[b]));
-        assert_eq!(plan.take_due(at(1)), Some(b));
-        assert_eq!(plan.take_due(at(1)), None);
-        plan.reconcile(at(2), &listed(&[]));
-        plan.settle(b, at(3), &Attempt::Renewed(at(60)), 0.0);
-        assert_eq!(plan.next_due(), None);
-    }
-
-    #[test]
-    fn the_earliest_comes_first() {
-        let ids = ids(20);
-        let mut plan = Plan::new(0.5);
-        plan.reconcile(at(0), &listed(&ids));
-        let mut ttl = 20;
-        while let Some(id) = plan.take_due(at(0)) {
-            plan.settle(id, at(0), &Attempt::Renewed(at(ttl)), 0.0);
-            ttl += 2;
-        }
-        let mut previous = at(0);
-        for _ in &ids {
-            let due = plan.next_due().unwrap();
-            assert!(due >= previous);
-            previous = due;
-            plan.take_due(due).unwrap();
-        }
-    }
-}
+mod tests;

@@ -112,6 +112,7 @@ mod tests {
             database: "main".into(),
             role: "app".into(),
             issued_at: Some(Timestamp::from_second(1_000).unwrap()),
+            ttl: None,
             raw_token: None,
         }
     }

@@ -130,8 +130,10 @@ impl CredentialSource for Broken {
 
     async fn renew(&self, lease: &Lease) -> Result<Renewed, SourceError> {
         match (self.flaw, self.source.renew(lease).await) {
-            (Flaw::RenewalsShorten, Ok(renewed)) => Ok(Renewed { ttl: renewed.ttl / 2 }),
-            (Flaw::RevivesWhatIsGone, Err(_)) => Ok(Renewed { ttl: Duration::from_secs(3600) }),
+            (Flaw::RenewalsShorten, Ok(renewed)) => Ok(Renewed { ttl: renewed.ttl / 2, ..renewed }),
+            (Flaw::RevivesWhatIsGone, Err(_)) => {
+                Ok(Renewed { ttl: Duration::from_secs(3600), capped: false })
+            }
             (Flaw::ShowsPasswords, Err(_)) => {
                 let passwords = self
                     .issued

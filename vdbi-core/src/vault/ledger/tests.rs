@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
@@ -38,6 +40,7 @@ fn entry() -> Entry {
         database: "main".into(),
         role: "app".into(),
         issued_at: Some("2026-11-24T01:02:03Z".parse().unwrap()),
+        ttl: Some(Duration::from_secs(3600)),
         raw_token: None,
     }
 }
@@ -45,7 +48,8 @@ fn entry() -> Entry {
 fn fields() -> Value {
     json!({ "LeaseId": "databases/creds/app/abc", "TokenAccessor": "acc", "TokenId": "", "Namespace": "shop",
         "ServiceAccountName": "app1", "PodName": "", "NodeName": "", "PodUid": "", "Database": "main", "Role": "app",
-        "ClusterId": "c1", "Release": "prod", "IssuedAt": "2026-11-24T01:02:03Z", "Schema": "1" })
+        "ClusterId": "c1", "Release": "prod", "IssuedAt": "2026-11-24T01:02:03Z",
+        "LeaseDuration": "3600", "Schema": "1" })
 }
 
 fn written(version: u64) -> ResponseTemplate {

@@ -335,30 +335,45 @@ async fn a_token_that_cannot_be_kept_apart_issues_nothing() {
 }
 
 #[tokio::test]
-async fn a_renewal_names_no_increment_and_answers_the_shorter_life() {
+async fn a_renewal_names_no_increment() {
     let scene = Scene::new().await;
-    let token = ok(auth("", 7200));
-    scene.expect("POST", "auth/token/renew-accessor", Some(json!({ "accessor": "acc" })), token).await;
     let renewed = ok(lease(LEASE, 3600, Value::Null));
     scene.expect("POST", "sys/leases/renew", Some(json!({ "lease_id": LEASE })), renewed).await;
     let renewed = legacy(&scene).renew(&by_accessor()).await.unwrap();
-    assert_eq!(renewed.ttl, Duration::from_secs(3600));
+    assert_eq!(renewed, Renewed { ttl: Duration::from_secs(3600), capped: false });
 }
 
 #[tokio::test]
-async fn a_lease_is_renewed_even_when_its_token_cannot_be() {
+async fn a_token_is_renewed_by_its_accessor_and_one_without_an_end_needs_no_renewal() {
+    for (seconds, expected) in
+        [(7200, Some(Renewed { ttl: Duration::from_secs(7200), capped: false })), (0, None)]
+    {
+        let scene = Scene::new().await;
+        let token = ok(auth("", seconds));
+        scene.expect("POST", "auth/token/renew-accessor", Some(json!({ "accessor": "acc" })), token).await;
+        assert_eq!(legacy(&scene).renew_token(&by_accessor()).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_maximum_in_sight_is_told() {
+    let scene = Scene::new().await;
+    let mut capped = lease(LEASE, 600, Value::Null);
+    let warning =
+        "TTL of \"1h0m0s\" exceeded the effective max_ttl of \"10m0s\"; TTL value is capped accordingly";
+    capped["warnings"] = json!([warning]);
+    scene.expect("POST", "sys/leases/renew", None, ok(capped)).await;
+    let renewed = legacy(&scene).renew(&by_accessor()).await.unwrap();
+    assert_eq!(renewed, Renewed { ttl: Duration::from_secs(600), capped: true });
+}
+
+#[tokio::test]
+async fn what_is_gone_is_told_from_what_failed() {
     let scene = Scene::new().await;
     let deleted = refused(500, &["role \"app\" does not exist during renewal"]);
     scene.expect("POST", "auth/token/renew-accessor", None, deleted).await;
-    scene.expect("POST", "sys/leases/renew", None, ok(lease(LEASE, 3600, Value::Null))).await;
-    let error = legacy(&scene).renew(&by_accessor()).await.unwrap_err();
+    let error = legacy(&scene).renew_token(&by_accessor()).await.unwrap_err();
     assert!(matches!(error, SourceError::Misconfigured(_)), "{error}");
-}
-
-#[tokio::test]
-async fn what_is_gone_outweighs_what_failed() {
-    let scene = Scene::new().await;
-    scene.expect("POST", "auth/token/renew-accessor", None, refused(503, &["Vault is sealed"])).await;
     scene.expect("POST", "sys/leases/renew", None, refused(400, &["lease not found"])).await;
     let error = legacy(&scene).renew(&by_accessor()).await.unwrap_err();
     assert!(matches!(error, SourceError::Gone(_)), "{error}");
@@ -368,8 +383,7 @@ async fn what_is_gone_outweighs_what_failed() {
 async fn an_entry_that_was_taken_over_is_renewed_and_revoked_by_its_own_token() {
     let scene = Scene::new().await;
     scene.expect_with("s.raw", "POST", "auth/token/renew-self", None, ok(auth("s.raw", 7200))).await;
-    scene.expect("POST", "sys/leases/renew", None, ok(lease(LEASE, 3600, Value::Null))).await;
-    legacy(&scene).renew(&raw()).await.unwrap();
+    legacy(&scene).renew_token(&raw()).await.unwrap();
     scene.expect("POST", "sys/leases/revoke", None, gone()).await;
     scene.expect_with("s.raw", "POST", "auth/token/revoke-self", None, gone()).await;
     legacy(&scene).revoke(&raw()).await.unwrap();
@@ -381,8 +395,7 @@ async fn a_token_without_the_default_policy_is_renewed_and_revoked_by_ours() {
     let body = Some(json!({ "token": "s.raw" }));
     scene.expect_with("s.raw", "POST", "auth/token/renew-self", None, refused(403, &[BY_POLICY])).await;
     scene.expect("POST", "auth/token/renew", body.clone(), ok(auth("s.raw", 7200))).await;
-    scene.expect("POST", "sys/leases/renew", None, ok(lease(LEASE, 3600, Value::Null))).await;
-    legacy(&scene).renew(&raw()).await.unwrap();
+    legacy(&scene).renew_token(&raw()).await.unwrap();
     scene.expect("POST", "sys/leases/revoke", None, gone()).await;
     scene.expect_with("s.raw", "POST", "auth/token/revoke-self", None, refused(403, &[BY_POLICY])).await;
     scene.expect("POST", "auth/token/revoke", body, gone()).await;
@@ -398,8 +411,7 @@ async fn a_raw_token_that_is_gone_leads_to_no_login() {
     scene
         .expect_with("s.raw", "POST", "auth/token/renew-self", None, refused(403, &["permission denied"]))
         .await;
-    scene.expect("POST", "sys/leases/renew", None, refused(400, &["lease not found"])).await;
-    let error = legacy(&scene).renew(&raw()).await.unwrap_err();
+    let error = legacy(&scene).renew_token(&raw()).await.unwrap_err();
     assert!(matches!(error, SourceError::Gone(_)), "{error}");
     assert_eq!(scene.count("auth/kubernetes/login").await, 1);
 }
