@@ -5,6 +5,7 @@
 //! $ cargo run --release -p benches -- latency
 //! $ cargo run --release -p benches -- endurance
 //! $ cargo run --release -p benches -- leadership
+//! $ cargo run --release -p benches -- scale
 //! ```
 
 mod admission;
@@ -12,6 +13,7 @@ mod latency;
 mod leadership;
 mod load;
 mod memory;
+mod scale;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -45,6 +47,18 @@ enum Measurement {
     },
     /// Fail-over, requests and cut-off leaders of the election beside client-go's; it takes six minutes.
     Leadership(LeadershipOptions),
+    /// Renewals of up to a million credentials over a day of virtual time, beside the Go product's algorithm; it needs no server.
+    Scale {
+        /// Virtual hours.
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=240))]
+        hours: u64,
+        /// Only the cases of at most so many entries.
+        #[arg(long, default_value_t = 1_000_000)]
+        largest: usize,
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// A process with candidates, which the measurement starts.
     #[command(hide = true)]
     Candidate(leadership::Candidates),
@@ -101,6 +115,11 @@ async fn main() -> Result<()> {
         Measurement::Leadership(LeadershipOptions { leases, candidates, json }) => {
             warn_of_debug_build();
             let report = leadership::measure(leases.into(), &candidates).await?;
+            print(&report, json.then(|| report.json()));
+        }
+        Measurement::Scale { hours, largest, json } => {
+            warn_of_debug_build();
+            let report = scale::measure(hours, largest)?;
             print(&report, json.then(|| report.json()));
         }
         Measurement::Candidate(candidates) => candidates.run().await?,

@@ -151,7 +151,9 @@ impl Kubernetes {
     /// When there is no such service account.
     pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let token = self.service_account_token(namespace, name, &[], TEST_LIFETIME).await?;
-        let path = self.directory.join(format!("{namespace}-{name}.kubeconfig"));
+        // Of its own each time: a program may read the one before just now.
+        let unique = uuid::Uuid::new_v4().simple();
+        let path = self.directory.join(format!("{namespace}-{name}-{unique}.kubeconfig"));
         start::write_kubeconfig(&path, &self.url, &self.ca_pem, json!({ "token": token }))
     }
 }

@@ -5,10 +5,11 @@ use e2e::{
     DatabaseAccess,
     system::{Authentication, Replica},
 };
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use k8s_openapi::api::{coordination::v1::Lease, events::v1::Event};
+use kube::{Api, api::ListParams};
 use serde_json::json;
 use tokio::time::Instant;
+use vdbi_lifecycle::events;
 
 use e2e::scene::{Scene, eventually, login};
 
@@ -128,6 +129,47 @@ async fn a_dry_run_touches_nothing_and_a_finished_pod_loses_its_credential() -> 
     scene.nothing_remains(Duration::from_secs(5)).await?;
     ensure!(!scene.opens_a_session(&main).await?);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pod_is_told_that_its_credential_reaches_max_ttl_and_that_it_is_lost() -> Result<()> {
+    let access =
+        DatabaseAccess { default_ttl: "6s".into(), max_ttl: "16s".into(), ..DatabaseAccess::default() };
+    let scene = Scene::start(access, Authentication::Legacy).await?;
+    let pod = scene.create("web", &[("main.role", "app")]).await?;
+    let main = login(&pod, "DBUSER", "DBPASSWORD")?;
+
+    is_told(&scene, events::ENDING).await?;
+    ensure!(scene.opens_a_session(&main).await?, "it is told in time");
+    is_told(&scene, events::LOST).await?;
+    ensure!(!scene.opens_a_session(&main).await?);
+    let counted = async |metric| {
+        let mut sum = 0.0;
+        for replica in &scene.system.renewers {
+            sum += replica.metric(metric, &[r#"namespace="shop""#]).await.unwrap_or_default();
+        }
+        anyhow::Ok(sum)
+    };
+    assert_eq!(counted("vdbi_ending_credentials_total").await?, 1.0);
+    assert_eq!(counted("vdbi_lost_credentials_total").await?, 1.0);
+    assert_eq!(scene.ledger_keys().await?.len(), 1, "the renewer never revokes");
+    assert_eq!(scene.denied_requests()?, [""; 0], "the least privileges suffice");
+    Ok(())
+}
+
+/// Waits for an event on the pod `web`.
+async fn is_told(scene: &Scene, reason: &str) -> Result<()> {
+    let events = Api::<Event>::namespaced(scene.cluster.kubernetes().admin(), &scene.access.namespace);
+    eventually(Duration::from_secs(30), async || {
+        let events = events.list(&ListParams::default()).await?.items;
+        let told = events.iter().find(|event| event.reason.as_deref() == Some(reason));
+        let told = told.with_context(|| format!("no event {reason}"))?;
+        let pod = told.regarding.as_ref().context("it is about something")?;
+        ensure!((pod.kind.as_deref(), pod.name.as_deref()) == (Some("Pod"), Some("web")), "{pod:?}");
+        ensure!(told.note.as_deref().is_some_and(|note| note.contains("database main")), "{told:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// By the Lease that carries the release's name, and by the metrics of the replicas.

@@ -153,11 +153,10 @@ impl Plan {
     pub fn reconcile(&mut self, now: Duration, listed: &HashSet<EntryId>) {
         self.entries.retain(|id, _| listed.contains(id));
         for &id in listed {
-            if !self.entries.contains_key(&id) {
-                let slot = Slot { turn: Turn::At(now), failures: 0, expires: Some(now + READ_WITHIN) };
-                self.entries.insert(id, Tracked::Unread(slot));
+            self.entries.entry(id).or_insert_with(|| {
                 self.waiting.push(Reverse((now, Task { id, step: Step::Read })));
-            }
+                Tracked::Unread(Slot { turn: Turn::At(now), failures: 0, expires: Some(now + READ_WITHIN) })
+            });
         }
     }
 
