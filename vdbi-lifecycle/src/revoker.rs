@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod metrics;
+pub mod queue;
 
 mod run;
 

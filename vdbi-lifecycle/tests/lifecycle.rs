@@ -274,6 +274,45 @@ async fn what_fails_is_tried_again_and_the_entry_goes_last() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_hangs_does_not_hold_up_that_of_another_pod() {
+    let mut world = World::new();
+    let mut issued = Vec::new();
+    for name in ["first", "second"] {
+        let (id, credential) = world.credential(name, OLD, |_| {}).await;
+        world.create_pod(name, id).await;
+        issued.push(credential);
+    }
+    world.revoke();
+    world.after_two_sweeps().await;
+    let mut hold = world.source.hold(SourceOperation::Revoke);
+    world.pods().delete("first", &DeleteParams::default()).await.unwrap();
+    hold.arrived(1).await;
+    world.pods().delete("second", &DeleteParams::default()).await.unwrap();
+    hold.arrived(2).await;
+    hold.release();
+    world.eventually("both revocations", || issued.iter().all(|issued| !world.works(issued))).await;
+}
+
+#[tokio::test]
+async fn five_thousand_pods_that_are_deleted_at_once_all_lose_their_credentials() {
+    const PODS: usize = 5000;
+    let mut world = World::new();
+    for index in 0..PODS {
+        let (id, _) = world.credential(&format!("web-{index}"), OLD, |_| {}).await;
+        world.create_pod(&format!("web-{index}"), id).await;
+    }
+    world.revoke();
+    world.after_two_sweeps().await;
+    world.pods().delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    let begun = std::time::Instant::now();
+    while !world.source.leases().is_empty() || !world.ledger.entries().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} are left", world.source.leases().len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.source.calls(SourceOperation::Revoke), PODS, "each once");
+}
+
+#[tokio::test]
 async fn nothing_is_revoked_after_the_term() {
     let mut world = World::new();
     let mut hold = world.ledger.hold(LedgerOperation::List);

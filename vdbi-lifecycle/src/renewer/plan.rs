@@ -210,8 +210,11 @@ impl Plan {
                     Advice::GiveUp | Advice::Deny => GIVE_UP_RETRY,
                 };
                 // Half of what is left at most: whatever passes in time is not slept over.
-                let left = slot.expires.map(|at| at.saturating_sub(now)).filter(|left| !left.is_zero());
-                let longest = left.map_or(pause, |left| (left / 2).max(FIRST_RETRY));
+                let longest = match slot.expires {
+                    None => LONGEST_RETRY,
+                    Some(at) if at <= now => pause,
+                    Some(at) => ((at - now) / 2).max(FIRST_RETRY),
+                };
                 let turn = Turn::At(now + spread(pause.min(longest)));
                 self.schedule(task, Slot { turn, failures: slot.failures + 1, ..slot });
             }

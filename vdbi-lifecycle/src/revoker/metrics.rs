@@ -1,6 +1,6 @@
 //! The revoker's metrics.
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Histogram, Unit};
 use vdbi_core::metrics::{Definition, Kind, Registry};
 
 use super::compare::Finding;
@@ -69,9 +69,25 @@ const BRAKE: Definition = Definition {
     help: "1 while the last comparison would have revoked an implausible share of all credentials and was stopped.",
 };
 
+const QUEUED: Definition = Definition {
+    name: "vdbi_revoker_queue_depth",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "Credentials that are known to be without their pod and are not revoked yet.",
+};
+
+const DURATION: Definition = Definition {
+    name: "vdbi_revocation_duration_seconds",
+    kind: Kind::Histogram,
+    unit: Some(Unit::Seconds),
+    labels: &[],
+    help: "From the end of a pod, as the watch or a comparison showed it, to the end of its credential.",
+};
+
 /// Every metric of the revoker.
 pub const ALL: &[Definition] =
-    &[REVOKED, REVOKE_ERROR, FORGOTTEN, FORGET_ERROR, SWEEPS, SWEEP_ERROR, ENTRIES, BRAKE];
+    &[REVOKED, REVOKE_ERROR, FORGOTTEN, FORGET_ERROR, SWEEPS, SWEEP_ERROR, ENTRIES, BRAKE, QUEUED, DURATION];
 
 /// The revoker's metrics, registered.
 #[derive(Debug)]
@@ -80,6 +96,8 @@ pub(crate) struct Metrics {
     pub(crate) sweeps: Counter,
     pub(crate) sweep_error: Counter,
     pub(crate) brake: Gauge,
+    pub(crate) queued: Gauge,
+    pub(crate) duration: Histogram,
 }
 
 impl Metrics {
@@ -89,6 +107,8 @@ impl Metrics {
             sweeps: registry.counter(&SWEEPS, &[]),
             sweep_error: registry.counter(&SWEEP_ERROR, &[]),
             brake: registry.gauge(&BRAKE, &[]),
+            queued: registry.gauge(&QUEUED, &[]),
+            duration: registry.histogram(&DURATION, &[]),
         }
     }
 

@@ -1,8 +1,7 @@
 //! Compares, and revokes what the comparison found, while the term lasts.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    future::pending,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -11,10 +10,7 @@ use std::{
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use thiserror::Error;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
     credential::CredentialSource,
     leadership::{Term, TermOver, WorkError},
@@ -25,11 +21,18 @@ use vdbi_core::{
 use super::{
     compare::{Finding, Occasion, Rules},
     metrics::Metrics,
+    queue::Queue,
 };
 use crate::pods::{Change, Claims, Pods};
 
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Comparisons for pods that were seen to end, at once. Those that end meanwhile are looked at together.
+const CHECKS: usize = 2;
+
+/// Longer than any term.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long a list of pods may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,35 +82,52 @@ enum SweepError {
     PodsTimeout,
 }
 
-/// What the next round looks at.
-#[derive(Default)]
-struct Agenda {
-    everything: bool,
-    ended: HashSet<(String, EntryId)>,
-}
-
-impl Agenda {
-    fn is_empty(&self) -> bool {
-        !self.everything && self.ended.is_empty()
-    }
-
-    fn add(&mut self, change: Change) {
-        match change {
-            Change::Ended { namespace, ids } => {
-                self.ended.extend(ids.into_iter().map(|id| (namespace.clone(), id)));
-            }
-            // What ended while nobody watched is found by comparing everything.
-            Change::Restarted => self.everything = true,
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.everything |= other.everything;
-        self.ended.extend(other.ended);
-    }
+/// A pod that was seen to end, and the entries that it listed.
+#[derive(Clone)]
+struct Ended {
+    namespace: String,
+    ids: Vec<EntryId>,
+    /// When it was seen.
+    at: Instant,
 }
 
 type Entries = HashMap<EntryId, Arc<Entry>>;
+
+/// What one term knows.
+struct Work {
+    started: Instant,
+    entries: Entries,
+    queue: Queue,
+    /// Since when each credential in the queue has been known to be without its pod.
+    since: HashMap<EntryId, Instant>,
+    /// Pods that were seen to end and have not been looked at.
+    ended: Vec<Ended>,
+    /// When they are looked at again after a failure.
+    retry_at: Instant,
+    sweep_at: Instant,
+    sweeping: bool,
+    /// Revoked since the sweep under way began: it may still know them.
+    revoked: HashSet<EntryId>,
+    checking: usize,
+    revoking: usize,
+    tasks: JoinSet<Done>,
+}
+
+/// What came of one task.
+enum Done {
+    Checked { ended: Vec<Ended>, outcome: Result<Findings, SweepError> },
+    Swept(Result<Findings, SweepError>),
+    Revoked { id: EntryId, done: bool },
+}
+
+/// What a comparison found.
+struct Findings {
+    /// The entries that were read for it.
+    entries: Entries,
+    gone: Vec<EntryId>,
+    /// Whether all could be read.
+    complete: bool,
+}
 
 impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// A revoker that has yet to be run.
@@ -122,73 +142,137 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ///
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
-        let (sender, mut changes) = mpsc::unbounded_channel();
-        let watch = self.pods.changes().for_each(move |change| {
-            // The receiver outlives this future.
-            let _ = sender.send(change);
-            std::future::ready(())
-        });
-        let rounds = async {
-            let mut entries = Entries::new();
-            let mut interval = tokio::time::interval(self.settings.interval);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut unfinished = Agenda::default();
-            let mut retry_at = Instant::now();
-            loop {
-                let mut agenda = Agenda::default();
-                tokio::select! {
-                    () = term.over() => return Ok(()),
-                    _ = interval.tick() => agenda.everything = true,
-                    change = changes.recv() => match change {
-                        Some(change) => agenda.add(change),
-                        None => return Err("the watch on pods ended".into()),
-                    },
-                    () = tokio::time::sleep_until(retry_at), if !unfinished.is_empty() => {
-                        agenda = std::mem::take(&mut unfinished);
+        let mut changes = self.pods.changes();
+        let now = Instant::now();
+        let mut work = Work {
+            started: now,
+            entries: Entries::new(),
+            queue: Queue::default(),
+            since: HashMap::new(),
+            ended: Vec::new(),
+            retry_at: now,
+            sweep_at: now,
+            sweeping: false,
+            revoked: HashSet::new(),
+            checking: 0,
+            revoking: 0,
+            tasks: JoinSet::new(),
+        };
+        let outcome = loop {
+            if term.check().is_err() {
+                break Ok(());
+            }
+            self.begin(&mut work, &term);
+            let next = work.next(&self.settings);
+            tokio::select! {
+                () = term.over() => break Ok(()),
+                change = changes.next() => match change {
+                    Some(change) => {
+                        work.note(change);
+                        // Those that have arrived with it are looked at together.
+                        while let Some(Some(change)) = changes.next().now_or_never() {
+                            work.note(change);
+                        }
                     }
-                }
-                while let Ok(change) = changes.try_recv() {
-                    agenda.add(change);
-                }
-                let left = self.round(&term, agenda, &mut entries).await;
-                if !left.is_empty() {
-                    retry_at = Instant::now() + RETRY;
-                    unfinished.merge(left);
-                }
+                    None => break Err("the watch on pods ended".into()),
+                },
+                Some(finished) = work.tasks.join_next() => self.finish(&mut work, finished?),
+                () = tokio::time::sleep_until(next) => {}
             }
         };
-        // Rounds end by themselves, so that no revocation is dropped under way.
-        tokio::select! {
-            outcome = rounds => outcome,
-            never = watch.then(|()| pending()) => never,
-        }
+        // What has begun is finished, as far as the term lets it.
+        while work.tasks.join_next().await.is_some() {}
+        outcome
     }
 
-    /// One round; returns what has to be done again.
-    async fn round(&self, term: &Term, agenda: Agenda, entries: &mut Entries) -> Agenda {
-        let mut left = Agenda::default();
-        if !agenda.ended.is_empty() {
-            match self.follow(term, &agenda.ended, entries).await {
-                Ok(failed) => left.ended.extend(failed),
-                Err(error) => {
-                    self.failed(&error);
-                    left.ended = agenda.ended;
+    /// Begins what is due.
+    fn begin(&self, work: &mut Work, term: &Term) {
+        let now = Instant::now();
+        if !work.ended.is_empty() && work.checking < CHECKS && work.retry_at <= now {
+            let ended = std::mem::take(&mut work.ended);
+            let ids = ended.iter().flat_map(|ended| &ended.ids);
+            let known = ids.filter_map(|id| Some((*id, work.entries.get(id)?.clone()))).collect();
+            let (revoker, term) = (self.clone(), term.clone());
+            work.checking += 1;
+            work.tasks.spawn(async move {
+                let outcome = revoker.check(&term, &ended, known).await;
+                Done::Checked { ended, outcome }
+            });
+        }
+        if !work.sweeping && work.sweep_at <= now {
+            let (revoker, term, known) = (self.clone(), term.clone(), work.entries.clone());
+            work.sweeping = true;
+            work.sweep_at = now + self.settings.interval;
+            work.revoked.clear();
+            work.tasks.spawn(async move { Done::Swept(revoker.sweep(&term, known).await) });
+        }
+        while work.revoking < self.settings.max_in_flight
+            && let Some(id) = work.queue.take_due(now - work.started)
+        {
+            let Some(entry) = work.entries.get(&id).cloned() else {
+                work.queue.done(id);
+                continue;
+            };
+            let since = work.since.get(&id).copied().unwrap_or(now);
+            let (revoker, term) = (self.clone(), term.clone());
+            work.revoking += 1;
+            work.tasks.spawn(async move {
+                let done = revoker.revoke(&term, id, &entry, since).await;
+                Done::Revoked { id, done }
+            });
+        }
+        self.metrics.queued.set(work.queue.len() as f64);
+    }
+
+    /// Enters what came of a task.
+    fn finish(&self, work: &mut Work, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Checked { ended, outcome } => {
+                work.checking -= 1;
+                match outcome {
+                    Ok(findings) => {
+                        if !findings.complete {
+                            work.again(ended.clone(), now);
+                        }
+                        let seen = ended.iter().map(|ended| ended.at).min().unwrap_or(now);
+                        work.take(findings, seen);
+                    }
+                    Err(error) => {
+                        self.failed(&error);
+                        work.again(ended, now);
+                    }
+                }
+            }
+            Done::Swept(outcome) => {
+                work.sweeping = false;
+                match outcome {
+                    Ok(findings) => {
+                        self.metrics.sweeps.increment(1);
+                        if !findings.complete {
+                            work.sweep_at = work.sweep_at.min(now + RETRY);
+                        }
+                        work.entries.retain(|id, _| findings.entries.contains_key(id));
+                        work.take(findings, now);
+                    }
+                    Err(error) => {
+                        self.failed(&error);
+                        work.sweep_at = work.sweep_at.min(now + RETRY);
+                    }
+                }
+            }
+            Done::Revoked { id, done } => {
+                work.revoking -= 1;
+                if done {
+                    work.queue.done(id);
+                    work.since.remove(&id);
+                    work.entries.remove(&id);
+                    work.revoked.insert(id);
+                } else {
+                    work.queue.failed(id, now - work.started, rand::random());
                 }
             }
         }
-        if agenda.everything {
-            match self.sweep(term, entries).await {
-                Ok(complete) => {
-                    self.metrics.sweeps.increment(1);
-                    left.everything = !complete;
-                }
-                Err(error) => {
-                    self.failed(&error);
-                    left.everything = true;
-                }
-            }
-        }
-        left
     }
 
     fn failed(&self, error: &SweepError) {
@@ -198,49 +282,49 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         }
     }
 
-    /// Looks at the entries of pods that were seen to end. Returns those that have to be looked at again.
-    async fn follow(
+    /// Looks at the entries of pods that were seen to end.
+    async fn check(
         &self,
         term: &Term,
-        ended: &HashSet<(String, EntryId)>,
-        entries: &mut Entries,
-    ) -> Result<Vec<(String, EntryId)>, SweepError> {
-        self.read(term, ended.iter().map(|&(_, id)| id), entries).await;
-        let mut candidates: BTreeMap<&str, Vec<EntryId>> = BTreeMap::new();
-        for (namespace, id) in ended {
-            // The annotation is a hint: it says nothing about an entry of another namespace.
-            if entries.get(id).is_some_and(|entry| entry.pod.namespace == *namespace) {
-                candidates.entry(namespace).or_default().push(*id);
+        ended: &[Ended],
+        mut entries: Entries,
+    ) -> Result<Findings, SweepError> {
+        let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
+        let complete = self.read(term, ids.into_iter(), &mut entries).await;
+        let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
+        for Ended { namespace, ids, .. } in ended {
+            for id in ids {
+                // The annotation is a hint: it says nothing about an entry of another namespace.
+                if entries.get(id).is_some_and(|entry| entry.pod.namespace == *namespace) {
+                    candidates.entry(namespace).or_default().insert(*id);
+                }
             }
         }
-        let mut failed = Vec::new();
+        let mut gone = Vec::new();
         for (namespace, ids) in candidates {
             let claims = list(term, self.pods.claims_in(namespace)).await?;
-            let gone = self.judge(&ids, entries, &claims, Occasion::PodEnded);
-            let left = self.revoke_all(term, &gone, entries).await;
-            failed.extend(left.into_iter().map(|id| (namespace.to_owned(), id)));
+            gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
         }
-        Ok(failed)
+        Ok(Findings { entries, gone, complete })
     }
 
-    /// Compares the whole ledger with the live pods. Returns whether everything that was found is done.
-    async fn sweep(&self, term: &Term, entries: &mut Entries) -> Result<bool, SweepError> {
+    /// Compares the whole ledger with the live pods.
+    async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
         let listed: HashSet<EntryId> = term.wait(self.ledger.list()).await??.into_iter().collect();
         entries.retain(|id, _| listed.contains(id));
-        let complete = self.read(term, listed.iter().copied(), entries).await;
+        let complete = self.read(term, listed.iter().copied(), &mut entries).await;
         // After the ledger was read: an admission that is under way has its entry before its pod exists.
         let claims = list(term, self.pods.labelled_claims()).await?;
 
-        let ids: Vec<EntryId> = entries.keys().copied().collect();
         let mut findings: HashMap<Finding, Vec<EntryId>> = HashMap::new();
         let now = Timestamp::now();
-        for &id in &ids {
-            let finding = self.settings.rules.judge(id, &entries[&id], &claims, Occasion::Sweep, now);
+        for (&id, entry) in &entries {
+            let finding = self.settings.rules.judge(id, entry, &claims, Occasion::Sweep, now);
             findings.entry(finding).or_default().push(id);
         }
         let count = |finding| findings.get(&finding).map_or(0, Vec::len);
         self.metrics.entries(count);
-        let ours = ids.len() - count(Finding::Foreign);
+        let ours = entries.len() - count(Finding::Foreign);
         let braked = self.settings.rules.brake(count(Finding::Gone), ours);
         self.metrics.brake.set(if braked { 1.0 } else { 0.0 });
         if braked {
@@ -251,24 +335,29 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                  label of injectorLabel; where they really are gone, raise revoker.brakeShare for one sweep",
                 count(Finding::Gone)
             );
-            return Ok(true);
+            return Ok(Findings { entries, gone: Vec::new(), complete: true });
         }
 
         let mut candidates: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
         for id in findings.remove(&Finding::Gone).unwrap_or_default() {
             candidates.entry(entries[&id].pod.namespace.clone()).or_default().push(id);
         }
-        let mut done = complete;
+        let mut gone = Vec::new();
         for (namespace, ids) in candidates {
             // A pod that lives without its label keeps its credential.
             let claims = list(term, self.pods.claims_in(&namespace)).await?;
-            let gone = self.judge(&ids, entries, &claims, Occasion::Sweep);
-            done &= self.revoke_all(term, &gone, entries).await.is_empty();
+            gone.extend(self.judge(ids, &entries, &claims, Occasion::Sweep));
         }
-        Ok(done)
+        Ok(Findings { entries, gone, complete })
     }
 
-    fn judge(&self, ids: &[EntryId], entries: &Entries, claims: &Claims, occasion: Occasion) -> Vec<EntryId> {
+    fn judge(
+        &self,
+        ids: impl IntoIterator<Item = EntryId>,
+        entries: &Entries,
+        claims: &Claims,
+        occasion: Occasion,
+    ) -> Vec<EntryId> {
         let now = Timestamp::now();
         let rules = &self.settings.rules;
         let gone = |id: &EntryId| {
@@ -276,7 +365,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 .get(id)
                 .is_some_and(|entry| rules.judge(*id, entry, claims, occasion, now) == Finding::Gone)
         };
-        ids.iter().copied().filter(gone).collect()
+        ids.into_iter().filter(gone).collect()
     }
 
     /// Reads the entries that are not known yet. Returns whether all could be read.
@@ -306,30 +395,14 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         complete
     }
 
-    /// Returns those that have to be tried again.
-    async fn revoke_all(&self, term: &Term, ids: &[EntryId], entries: &mut Entries) -> Vec<EntryId> {
-        let gone: Vec<_> = ids.iter().filter_map(|id| Some((*id, entries.get(id)?.clone()))).collect();
-        let outcomes: Vec<(EntryId, bool)> = stream::iter(gone)
-            .map(async |(id, entry)| (id, self.revoke(term, id, &entry).await))
-            .buffer_unordered(self.settings.max_in_flight)
-            .collect()
-            .await;
-        let mut failed = Vec::new();
-        for (id, done) in outcomes {
-            if done {
-                entries.remove(&id);
-            } else {
-                failed.push(id);
-            }
-        }
-        failed
-    }
-
     /// The entry goes last, so that whatever fails is found again.
-    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry) -> bool {
+    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry, since: Instant) -> bool {
         let (pod, namespace) = (&entry.pod, &entry.pod.namespace);
         match term.run(self.source.revoke(&entry.lease)).await {
-            Ok(Ok(())) => self.metrics.revoked(namespace, true),
+            Ok(Ok(())) => {
+                self.metrics.revoked(namespace, true);
+                self.metrics.duration.record(since.elapsed());
+            }
             Ok(Err(error)) => {
                 self.metrics.revoked(namespace, false);
                 tracing::warn!(%id, %pod, %error, "could not revoke the credential of pod {pod}: {error}");
@@ -351,6 +424,48 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             "revoked the credential of pod {pod} for database {}", entry.database
         );
         true
+    }
+}
+
+impl Work {
+    fn note(&mut self, change: Change) {
+        match change {
+            Change::Ended { namespace, ids } => {
+                self.ended.push(Ended { namespace, ids, at: Instant::now() });
+            }
+            // What ended while nobody watched is found by comparing everything.
+            Change::Restarted => self.sweep_at = Instant::now(),
+        }
+    }
+
+    /// When the next thing is due that is not an answer or a change.
+    fn next(&self, settings: &Settings) -> Instant {
+        let mut next = if self.sweeping { self.started + FAR } else { self.sweep_at };
+        if !self.ended.is_empty() && self.checking < CHECKS {
+            next = next.min(self.retry_at);
+        }
+        if self.revoking < settings.max_in_flight
+            && let Some(due) = self.queue.next_due()
+        {
+            next = next.min(self.started + due);
+        }
+        next
+    }
+
+    /// Takes over what a comparison found; `since` is when it was seen.
+    fn take(&mut self, findings: Findings, since: Instant) {
+        let Findings { entries, gone, .. } = findings;
+        self.entries.extend(entries.into_iter().filter(|(id, _)| !self.revoked.contains(id)));
+        for id in gone.into_iter().filter(|id| !self.revoked.contains(id)) {
+            self.since.entry(id).or_insert(since);
+            self.queue.add(id, self.started.elapsed());
+        }
+    }
+
+    /// Pods that have to be looked at again, after a pause.
+    fn again(&mut self, ended: Vec<Ended>, now: Instant) {
+        self.ended.extend(ended);
+        self.retry_at = now + RETRY;
     }
 }
 
