@@ -184,4 +184,6 @@ pub struct RevokerConfig {
     pub brake_share: f64,
     pub brake_minimum: usize,
     pub max_in_flight: usize,
+    /// Requests per second.
+    pub rate_limit: f64,
 }

@@ -86,7 +86,12 @@ impl World {
             brake_share: 0.5,
             brake_minimum: 3,
         };
-        let settings = revoker::Settings { rules, interval: Duration::from_millis(100), max_in_flight: 8 };
+        let settings = revoker::Settings {
+            rules,
+            interval: Duration::from_millis(100),
+            rate: 100_000.0,
+            max_in_flight: 8,
+        };
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
         let revoker = Revoker::new(source, ledger, pods, settings, &Registry::disabled());

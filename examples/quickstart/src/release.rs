@@ -120,6 +120,7 @@ impl Release {
                 brake_minimum: 20,
             },
             interval: Duration::from_secs(5),
+            rate: 1000.0,
             max_in_flight: 16,
         };
         let (registry, page) = admin::prometheus()?;

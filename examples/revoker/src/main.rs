@@ -28,6 +28,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
             brake_minimum: config.revoker.brake_minimum,
         },
         interval: config.revoker.interval,
+        rate: config.revoker.rate_limit,
         max_in_flight: config.revoker.max_in_flight,
     };
     let pods = Pods::new(kubernetes, &config.injector_label);

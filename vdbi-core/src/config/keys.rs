@@ -374,6 +374,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("revoker.brakeMinimum", Kind::Integer, "20", &[Revoker], "... where that is more than this many"),
     key("revoker.maxInFlight", Kind::Integer, "16", &[Revoker], "revocations under way at once, at most"),
+    key(
+        "revoker.rateLimit",
+        Kind::Number,
+        "1000",
+        &[Revoker],
+        "requests per second for revocations, at most; each takes three",
+    ),
     key("kubeRoleNri", Kind::Text, "", &[Nri], "the node plugin's own auth role"),
     key(
         "nri.enabled",

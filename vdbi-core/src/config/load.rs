@@ -251,6 +251,7 @@ fn typed(values: &mut Values, component: Component) -> Config {
             brake_share: values.number("revoker.brakeShare", 0.0, 1.0),
             brake_minimum: values.number("revoker.brakeMinimum", 0, usize::MAX),
             max_in_flight: values.number("revoker.maxInFlight", 1, 10_000),
+            rate_limit: values.number("revoker.rateLimit", 0.1, 100_000.0),
         },
     }
 }
