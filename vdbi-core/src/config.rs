@@ -199,4 +199,6 @@ pub struct RevokerConfig {
     pub revoke_without_label: bool,
     pub overdue_after: Duration,
     pub max_in_flight: usize,
+    /// Requests per second.
+    pub rate_limit: f64,
 }

@@ -1,5 +1,7 @@
 //! The pods that live now, as the API server lists them: metadata only.
 
+mod watching;
+
 use std::{collections::HashMap, time::Duration};
 
 use futures::{Stream, StreamExt};
@@ -141,11 +143,20 @@ impl Pods {
     }
 
     /// What happens to labelled pods, for as long as it is polled. Failures are logged and the watch is started again with
-    /// backoff.
-    pub fn changes(&self) -> impl Stream<Item = Change> + Send + use<> {
+    /// backoff; `connected` is told when there is a watch and when there is none.
+    pub fn changes<F: Fn(bool) + Clone + Send + Sync + 'static>(
+        &self,
+        connected: F,
+    ) -> impl Stream<Item = Change> + Send + use<F> {
+        let client = watching::reporting(&self.client, connected.clone());
         let configuration = watcher::Config::default().labels(&self.label).fields(NOT_ENDED);
-        watcher(Api::<PartialObjectMeta<Pod>>::all(self.client.clone()), configuration)
+        watcher(Api::<PartialObjectMeta<Pod>>::all(client), configuration)
             .default_backoff()
+            .inspect(move |event| {
+                if event.is_err() {
+                    connected(false);
+                }
+            })
             .filter_map(async |event| match event {
                 Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();

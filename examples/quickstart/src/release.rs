@@ -122,6 +122,7 @@ impl Release {
                 brake_override_until: None,
             },
             interval: Duration::from_secs(5),
+            rate: 1000.0,
             max_in_flight: 16,
             keep_raw_tokens: false,
         };

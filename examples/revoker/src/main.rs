@@ -29,6 +29,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
             brake_override_until: config.revoker.brake_override_until,
         },
         interval: config.revoker.interval,
+        rate: config.revoker.rate_limit,
         max_in_flight: config.revoker.max_in_flight,
         keep_raw_tokens: config.ledger.store_raw_token,
     };

@@ -402,6 +402,13 @@ pub const KEYS: &[Key] = &[
         "how long after its grace period a pod that is still there counts as ended: its node is away, or a finalizer holds it",
     ),
     key("revoker.maxInFlight", Kind::Integer, "16", &[Revoker], "revocations under way at once, at most"),
+    key(
+        "revoker.rateLimit",
+        Kind::Number,
+        "1000",
+        &[Revoker],
+        "requests per second for revocations, at most; each takes three",
+    ),
     key("kubeRoleNri", Kind::Text, "", &[Nri], "the node plugin's own auth role"),
     key(
         "nri.enabled",

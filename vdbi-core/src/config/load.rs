@@ -257,6 +257,7 @@ fn typed(values: &mut Values, component: Component) -> Config {
                 .unwrap_or_default(),
             overdue_after: values.duration("revoker.overdueAfter"),
             max_in_flight: values.number("revoker.maxInFlight", 1, 10_000),
+            rate_limit: values.number("revoker.rateLimit", 0.1, 100_000.0),
         },
     }
 }

@@ -15,14 +15,13 @@ use vdbi_core::{
 };
 
 use super::{
-    budget::Budget,
     metrics::Metrics,
     plan::{Attempt, Life, Plan, Step, Task},
 };
-use crate::events::{News, PodEvents};
-
-/// A request that takes longer is a sign of overload.
-const SLOW: Duration = Duration::from_secs(2);
+use crate::{
+    budget::{Budget, SLOW},
+    events::{News, PodEvents},
+};
 
 /// Pause before a ledger that could not be listed is listed again.
 const SCAN_RETRY: Duration = Duration::from_secs(5);
@@ -151,7 +150,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 () = tokio::time::sleep_until(started + due.unwrap_or_default()), if due.is_some() && room => {
                     let now = started.elapsed();
                     if let Some(task) = work.plan.take_due(now) {
-                        work.budget.spend(now);
+                        work.budget.spend(now, 1);
                         work.requests += 1;
                         let known = work.entries.get(&task.id).cloned();
                         work.in_flight.spawn(self.clone().perform(term.clone(), task, known));

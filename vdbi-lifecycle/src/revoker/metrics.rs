@@ -77,6 +77,22 @@ const QUEUED: Definition = Definition {
     help: "Credentials that are known to be without their pod and are not revoked yet.",
 };
 
+const RATE: Definition = Definition {
+    name: "vdbi_revoker_budget_requests_per_second",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "Requests per second that the revoker allows itself for revocations: revoker.rateLimit, or less while Vault fails or is slow.",
+};
+
+const WATCHING: Definition = Definition {
+    name: "vdbi_revoker_watch_connected",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "1 while the pods are watched, so that the end of one is acted on at once; 0 while the watch fails.",
+};
+
 const DURATION: Definition = Definition {
     name: "vdbi_revocation_duration_seconds",
     kind: Kind::Histogram,
@@ -104,6 +120,8 @@ pub const ALL: &[Definition] = &[
     ENTRIES,
     BRAKE,
     QUEUED,
+    RATE,
+    WATCHING,
     DURATION,
     BINDINGS,
 ];
@@ -123,7 +141,9 @@ pub(crate) struct Metrics {
     pub(crate) sweeps: Counter,
     pub(crate) sweep_error: Counter,
     pub(crate) brake: Gauge,
-    pub(crate) queued: Gauge,
+    queued: Gauge,
+    rate: Gauge,
+    watching: Gauge,
     pub(crate) duration: Histogram,
 }
 
@@ -135,8 +155,28 @@ impl Metrics {
             sweep_error: registry.counter(&SWEEP_ERROR, &[]),
             brake: registry.gauge(&BRAKE, &[]),
             queued: registry.gauge(&QUEUED, &[]),
+            rate: registry.gauge(&RATE, &[]),
+            watching: registry.gauge(&WATCHING, &[]),
             duration: registry.histogram(&DURATION, &[]),
         }
+    }
+
+    /// How many credentials are to be revoked, and the rate of requests.
+    pub(crate) fn works(&self, queued: usize, rate: f64) {
+        self.queued.set(queued as f64);
+        self.rate.set(rate);
+    }
+
+    /// Takes note of whether the pods are watched.
+    pub(crate) fn watching(&self) -> impl Fn(bool) + Clone + Send + Sync + 'static {
+        let watching = self.watching.clone();
+        move |connected| watching.set(f64::from(u8::from(connected)))
+    }
+
+    /// This replica does not lead.
+    pub(crate) fn idle(&self) {
+        self.works(0, 0.0);
+        self.watching.set(0.0);
     }
 
     pub(crate) fn revoked(&self, namespace: &str, succeeded: bool) {

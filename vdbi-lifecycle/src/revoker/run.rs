@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
-    credential::CredentialSource,
+    credential::{CredentialSource, SourceError},
     leadership::{Term, TermOver, WorkError},
     ledger::{Entry, EntryId, Ledger, LedgerError},
     metrics::Registry,
@@ -23,12 +23,18 @@ use super::{
     metrics::Metrics,
     queue::Queue,
 };
-use crate::pods::{Change, Claimant, Claims, Pods};
+use crate::{
+    budget::{Budget, SLOW},
+    pods::{Change, Claimant, Claims, Pods},
+};
 
 mod bind;
 
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Requests of one revocation: lease, token, entry.
+const REQUESTS: u32 = 3;
 
 /// Comparisons for pods that were seen to end, at once. Those that end meanwhile are looked at together.
 const CHECKS: usize = 2;
@@ -36,7 +42,10 @@ const CHECKS: usize = 2;
 /// Entries that are bound to their pods at once.
 const BINDINGS: usize = 4;
 
-/// From the beginning of one to that of the next: each costs three requests, which nobody waits for.
+/// The requests of one: the entry is read, written and noted.
+const BINDING_REQUESTS: u32 = 3;
+
+/// From the beginning of one to that of the next: nobody waits for it.
 const BINDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longer than any term.
@@ -52,6 +61,8 @@ pub struct Settings {
     pub rules: Rules,
     /// How often the whole ledger is compared with the live pods.
     pub interval: Duration,
+    /// Requests per second to the backend for revocations, at most.
+    pub rate: f64,
     /// Requests under way at once, at most.
     pub max_in_flight: usize,
     /// Whether an entry that is taken over from the Go product keeps the raw token beside its accessor, for a way back.
@@ -110,6 +121,7 @@ struct Work {
     started: Instant,
     entries: Entries,
     queue: Queue,
+    budget: Budget,
     /// Since when each credential in the queue has been known to be without its pod.
     since: HashMap<EntryId, Instant>,
     /// Pods that were seen to end and have not been looked at.
@@ -138,7 +150,17 @@ enum Done {
     Swept(Result<Findings, SweepError>),
     /// With the entry as it is now, if it is bound.
     Bound { id: EntryId, entry: Option<Arc<Entry>> },
-    Revoked { id: EntryId, done: bool },
+    Revoked { id: EntryId, outcome: Result<(), Unrevoked>, took: Duration },
+}
+
+/// Why a revocation is to be tried again.
+enum Unrevoked {
+    /// The backend failed.
+    Unavailable,
+    /// It answered with no.
+    Refused,
+    /// The term was over.
+    Over,
 }
 
 /// What a comparison found.
@@ -166,12 +188,13 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ///
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
-        let mut changes = self.pods.changes();
+        let mut changes = self.pods.changes(self.metrics.watching());
         let now = Instant::now();
         let mut work = Work {
             started: now,
             entries: Entries::new(),
             queue: Queue::default(),
+            budget: Budget::new(self.settings.rate),
             since: HashMap::new(),
             ended: Vec::new(),
             retry_at: now,
@@ -210,6 +233,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         };
         // What has begun is finished, as far as the term lets it.
         while work.tasks.join_next().await.is_some() {}
+        self.metrics.idle();
         outcome
     }
 
@@ -235,8 +259,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             work.unbindable.clear();
             work.tasks.spawn(async move { Done::Swept(revoker.sweep(&term, known).await) });
         }
+        let at = now - work.started;
         while work.revoking < self.settings.max_in_flight
-            && let Some(id) = work.queue.take_due(now - work.started)
+            && work.budget.ready_at(at) <= at
+            && let Some(id) = work.queue.take_due(at)
         {
             let Some(entry) = work.entries.get(&id).cloned() else {
                 work.queue.done(id);
@@ -245,24 +271,27 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let since = work.since.get(&id).copied().unwrap_or(now);
             let (revoker, term) = (self.clone(), term.clone());
             work.revoking += 1;
+            work.budget.spend(at, REQUESTS);
             work.tasks.spawn(async move {
-                let done = revoker.revoke(&term, id, &entry, since).await;
-                Done::Revoked { id, done }
+                let outcome = revoker.revoke(&term, id, &entry, since).await;
+                Done::Revoked { id, outcome, took: now.elapsed() }
             });
         }
         if work.binding.len() < BINDINGS
             && work.bind_at <= now
+            && work.budget.ready_at(at) <= at
             && let Some((id, (namespace, claimant))) = work.unbound.pop_first()
         {
             let (revoker, term) = (self.clone(), term.clone());
             work.bind_at = now + BINDING_PAUSE;
             work.binding.insert(id);
+            work.budget.spend(at, BINDING_REQUESTS);
             work.tasks.spawn(async move {
                 let entry = revoker.bind(&term, id, &namespace, &claimant).await;
                 Done::Bound { id, entry }
             });
         }
-        self.metrics.queued.set(work.queue.len() as f64);
+        self.metrics.works(work.queue.len(), work.budget.rate());
     }
 
     /// Enters what came of a task.
@@ -310,9 +339,17 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                     None => drop(work.unbindable.insert(id)),
                 }
             }
-            Done::Revoked { id, done } => {
+            Done::Revoked { id, outcome, took } => {
                 work.revoking -= 1;
-                if done {
+                let failed = match outcome {
+                    Ok(()) | Err(Unrevoked::Refused) => Some(false),
+                    Err(Unrevoked::Unavailable) => Some(true),
+                    Err(Unrevoked::Over) => None,
+                };
+                if let Some(failed) = failed {
+                    work.budget.answered(now - work.started, failed || took > SLOW);
+                }
+                if outcome.is_ok() {
                     work.queue.done(id);
                     work.since.remove(&id);
                     work.entries.remove(&id);
@@ -453,7 +490,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     }
 
     /// The entry goes last, so that whatever fails is found again.
-    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry, since: Instant) -> bool {
+    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry, since: Instant) -> Result<(), Unrevoked> {
         let (pod, namespace) = (&entry.pod, &entry.pod.namespace);
         match term.run(self.source.revoke(&entry.lease)).await {
             Ok(Ok(())) => {
@@ -463,24 +500,26 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             Ok(Err(error)) => {
                 self.metrics.revoked(namespace, false);
                 tracing::warn!(%id, %pod, %error, "could not revoke the credential of pod {pod}: {error}");
-                return false;
+                let unavailable = matches!(error, SourceError::Unavailable(_));
+                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
             }
-            Err(_over) => return false,
+            Err(_over) => return Err(Unrevoked::Over),
         }
         match term.run(self.ledger.forget(id)).await {
             Ok(Ok(())) => self.metrics.forgotten(namespace, true),
             Ok(Err(error)) => {
                 self.metrics.forgotten(namespace, false);
                 tracing::warn!(%id, %pod, %error, "could not remove ledger entry {id}: {error}");
-                return false;
+                let unavailable = matches!(error, LedgerError::Unavailable(_));
+                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
             }
-            Err(_over) => return false,
+            Err(_over) => return Err(Unrevoked::Over),
         }
         tracing::info!(
             %id, %pod, database = entry.database,
             "revoked the credential of pod {pod} for database {}", entry.database
         );
-        true
+        Ok(())
     }
 }
 
@@ -512,10 +551,12 @@ impl Work {
         if self.revoking < settings.max_in_flight
             && let Some(due) = self.queue.next_due()
         {
+            let due = due.max(self.budget.ready_at(self.started.elapsed()));
             next = next.min(self.started + due);
         }
         if self.binding.len() < BINDINGS && !self.unbound.is_empty() {
-            next = next.min(self.bind_at);
+            let paced = self.started + self.budget.ready_at(self.started.elapsed());
+            next = next.min(self.bind_at.max(paced));
         }
         next
     }
