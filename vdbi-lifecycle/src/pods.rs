@@ -131,10 +131,7 @@ impl Pods {
             let page = api.list(&parameters).await?;
             let more = page.metadata.continue_.filter(|token| !token.is_empty());
             let now = Timestamp::now();
-            page.items
-                .iter()
-                .filter(|pod| !self.end.is_overdue(pod, now))
-                .for_each(|pod| claims.insert(pod));
+            page.items.iter().filter(|pod| !self.end.is_overdue(pod, now)).for_each(|pod| claims.insert(pod));
             match more {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => return Ok(claims),

@@ -33,10 +33,8 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
         max_in_flight: config.revoker.max_in_flight,
         keep_raw_tokens: config.ledger.store_raw_token,
     };
-    let end = End {
-        without_label: config.revoker.revoke_without_label,
-        overdue: config.revoker.overdue_after,
-    };
+    let end =
+        End { without_label: config.revoker.revoke_without_label, overdue: config.revoker.overdue_after };
     let pods = Pods::new(kubernetes, &config.injector_label).with_end(end);
     let revoker =
         Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);

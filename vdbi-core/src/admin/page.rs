@@ -186,7 +186,10 @@ mod tests {
         let done = Arc::new(Done);
         registry.collect_from(&done);
         let lines = lines(&page, "vdbi_done");
-        assert_eq!(lines[1..], ["# TYPE vdbi_done_count_success counter", r#"vdbi_done_count_success{namespace="shop"} 3"#]);
+        assert_eq!(
+            lines[1..],
+            ["# TYPE vdbi_done_count_success counter", r#"vdbi_done_count_success{namespace="shop"} 3"#]
+        );
     }
 
     #[test]

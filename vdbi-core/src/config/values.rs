@@ -138,7 +138,8 @@ impl Values {
         text.trim()
             .parse()
             .map_err(|_| {
-                self.problems.push(format!("{path}: {text:?} is no time in RFC 3339, such as 2027-01-31T12:00:00Z"));
+                self.problems
+                    .push(format!("{path}: {text:?} is no time in RFC 3339, such as 2027-01-31T12:00:00Z"));
             })
             .ok()
     }

@@ -186,8 +186,10 @@ pub async fn list_names_every_entry_once(ledger: &impl Ledger) {
 /// `survey` names what `list` names, and an entry that it tells is the one that `read` finds, also after updates and with a raw token.
 pub async fn survey_tells_what_read_finds(ledger: &impl Ledger) {
     let clause = clause("survey_tells_what_read_finds");
-    let taken_over =
-        Entry { lease: Lease { token: TokenHandle::Raw(Secret::new(RAW_TOKEN)), ..entry("raw").lease }, ..entry("raw") };
+    let taken_over = Entry {
+        lease: Lease { token: TokenHandle::Raw(Secret::new(RAW_TOKEN)), ..entry("raw").lease },
+        ..entry("raw")
+    };
     let way_back = Entry { raw_token: Some(Secret::new(RAW_TOKEN)), ..entry("way-back") };
     let ids = [EntryId::random(), EntryId::random(), EntryId::random()];
     for (id, written) in ids.into_iter().zip([entry("surveyed"), taken_over, way_back]) {

@@ -233,11 +233,7 @@ pub(super) struct Detail {
 
 /// Notes something beside a ledger entry that exists; a patch creates no key.
 #[derive(Endpoint)]
-#[endpoint(
-    path = "{self.mount}/metadata/{self.prefix}/{self.id}",
-    method = "PATCH",
-    response = "IgnoredAny"
-)]
+#[endpoint(path = "{self.mount}/metadata/{self.prefix}/{self.id}", method = "PATCH", response = "IgnoredAny")]
 pub(super) struct DescribeEntry<'a> {
     #[endpoint(skip)]
     pub(super) mount: &'a Path,

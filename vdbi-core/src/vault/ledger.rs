@@ -62,7 +62,9 @@ impl VaultLedger {
 
     /// Notes the entry beside its key. Nothing but the speed of a start depends on it.
     async fn note(&self, id: EntryId, entry: &Entry, version: u64) {
-        let Some(mut notes) = entry.to_notes().filter(|_| !self.untold.load(Ordering::Relaxed)) else { return };
+        let Some(mut notes) = entry.to_notes().filter(|_| !self.untold.load(Ordering::Relaxed)) else {
+            return;
+        };
         notes.insert(NOTED_VERSION, Secret::new(version.to_string()));
         if let Err(error) = self.folder.describe(id, &notes).await {
             self.report_notes(&error);

@@ -251,7 +251,11 @@ mod tests {
         let unowned = Entry { owner: None, issued_at: None, ..entry() };
         let bound = rules().bind(&unowned, "shop", &claimant("web-0")).unwrap();
         assert_eq!(bound.owner, Some(owner("prod")));
-        assert_eq!(judge(&bound, &[], Occasion::Sweep, 0), Finding::Gone, "from then on a sweep may speak for it");
+        assert_eq!(
+            judge(&bound, &[], Occasion::Sweep, 0),
+            Finding::Gone,
+            "from then on a sweep may speak for it"
+        );
     }
 
     #[test]

@@ -146,11 +146,21 @@ struct Work {
 
 /// What came of one task.
 enum Done {
-    Checked { ended: Vec<Ended>, outcome: Result<Findings, SweepError> },
+    Checked {
+        ended: Vec<Ended>,
+        outcome: Result<Findings, SweepError>,
+    },
     Swept(Result<Findings, SweepError>),
     /// With the entry as it is now, if it is bound.
-    Bound { id: EntryId, entry: Option<Arc<Entry>> },
-    Revoked { id: EntryId, outcome: Result<(), Unrevoked>, took: Duration },
+    Bound {
+        id: EntryId,
+        entry: Option<Arc<Entry>>,
+    },
+    Revoked {
+        id: EntryId,
+        outcome: Result<(), Unrevoked>,
+        took: Duration,
+    },
 }
 
 /// Why a revocation is to be tried again.
@@ -398,7 +408,8 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
         let listed: HashSet<EntryId> = if entries.is_empty() {
             let surveyed = term.wait(self.ledger.survey()).await??;
-            let told = surveyed.iter().filter_map(|(id, stored)| Some((*id, Arc::new(stored.clone()?.entry))));
+            let told =
+                surveyed.iter().filter_map(|(id, stored)| Some((*id, Arc::new(stored.clone()?.entry))));
             entries.extend(told);
             surveyed.into_iter().map(|(id, _)| id).collect()
         } else {

@@ -102,7 +102,8 @@ async fn an_entry_of_the_go_product_under_its_pods_uid_is_taken_over_too() {
         "metadata": { "name": "web", "labels": { LABEL: "true" } },
         "spec": { "containers": [{ "name": "web", "image": "web" }] },
     });
-    let pod = world.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let pod =
+        world.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     let (id, issued) = world.credential_of_the_go_product(&pod.metadata.uid.unwrap()).await;
     world.revoke();
     world.eventually("the binding", || world.uid_in_entry(id).is_some()).await;
@@ -122,7 +123,9 @@ async fn an_entry_of_the_go_product_whose_pod_is_never_seen_is_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_cannot_be_listed_at_first_is_listed_again_within_seconds() {
     let mut world = World::new();
-    world.source.set_lifetimes(Lifetimes { ttl: Duration::from_secs(30), max_ttl: Duration::from_secs(3600) });
+    world
+        .source
+        .set_lifetimes(Lifetimes { ttl: Duration::from_secs(30), max_ttl: Duration::from_secs(3600) });
     let (_, issued) = world.credential("web", Duration::ZERO, |_| {}).await;
     world.ledger.fail_next(LedgerOperation::List, LedgerError::Unavailable("sealed".into()));
     world.renew();

@@ -16,7 +16,8 @@ async fn two_clusters_and_two_releases_on_one_ledger_never_touch_each_others_cre
     // Entries of three owners. None of their pods exists any more but our own second one.
     let (_, gone) = ours.credential("gone", OLD, |_| {}).await;
     let (live_id, live) = ours.credential("web", OLD, |_| {}).await;
-    let (their_id, their_live) = ours.credential("web", OLD, |entry| entry.owner = Some(their_owner.clone())).await;
+    let (their_id, their_live) =
+        ours.credential("web", OLD, |entry| entry.owner = Some(their_owner.clone())).await;
     let (_, their_gone) = ours.credential("gone", OLD, |entry| entry.owner = Some(their_owner.clone())).await;
     let (_, dev_gone) = ours.credential("gone", OLD, |entry| entry.owner = Some(dev_owner)).await;
     ours.create_pod("web", live_id).await;
@@ -47,7 +48,9 @@ async fn two_clusters_and_two_releases_on_one_ledger_never_touch_each_others_cre
 #[tokio::test(start_paused = true)]
 async fn a_renewer_leaves_the_entries_of_another_release_to_it() {
     let mut world = World::new();
-    world.source.set_lifetimes(Lifetimes { ttl: Duration::from_secs(60), max_ttl: Duration::from_secs(3600) });
+    world
+        .source
+        .set_lifetimes(Lifetimes { ttl: Duration::from_secs(60), max_ttl: Duration::from_secs(3600) });
     let dev = Owner { release: "dev".into(), ..World::owner() };
     let (_, ours) = world.credential("web", Duration::ZERO, |_| {}).await;
     let (_, theirs) = world.credential("web", Duration::ZERO, |entry| entry.owner = Some(dev.clone())).await;

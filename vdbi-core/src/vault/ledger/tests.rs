@@ -88,7 +88,9 @@ async fn an_update_names_the_version_that_was_read() {
     let scene = Scene::new().await;
     let body = json!({ "data": fields(), "options": { "cas": 7 } });
     scene.expect("POST", DATA, Some(body), written(8)).await;
-    scene.expect("PATCH", METADATA, Some(json!({ "custom_metadata": notes("8") })), ResponseTemplate::new(204)).await;
+    scene
+        .expect("PATCH", METADATA, Some(json!({ "custom_metadata": notes("8") })), ResponseTemplate::new(204))
+        .await;
     ledger(&scene).update(id(), &entry(), 7).await.unwrap();
 }
 

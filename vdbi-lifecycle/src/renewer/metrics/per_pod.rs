@@ -96,7 +96,9 @@ impl PerPod {
 
     fn with(&self, id: EntryId, step: Step, namespace: &str, change: impl FnOnce(&mut Renewals)) {
         let mut series = self.series();
-        let series = series.entry(id).or_insert_with(|| Series { namespace: namespace.to_owned(), ..Series::default() });
+        let series = series
+            .entry(id)
+            .or_insert_with(|| Series { namespace: namespace.to_owned(), ..Series::default() });
         change(if step == Step::Token { &mut series.token } else { &mut series.lease });
     }
 
@@ -131,7 +133,11 @@ impl Renewals {
         samples: &mut Vec<Sample>,
     ) {
         if self.succeeded > 0 {
-            samples.push(Sample { definition: renewed, labels: labels.to_vec(), value: self.succeeded as f64 });
+            samples.push(Sample {
+                definition: renewed,
+                labels: labels.to_vec(),
+                value: self.succeeded as f64,
+            });
         }
         for (reason, count) in &self.failed {
             let labels = [labels, &[("reason", (*reason).to_owned())]].concat();
@@ -174,7 +180,11 @@ mod tests {
             r#"vdbi_renew_token_count_error{{uuid="{one}",namespace="shop",reason="unavailable"}} 1"#
         );
         assert!(of_one.contains(&failed), "{of_one:?}");
-        let described = page.render().lines().filter(|line| *line == "# TYPE vdbi_renew_lease_count_success counter").count();
+        let described = page
+            .render()
+            .lines()
+            .filter(|line| *line == "# TYPE vdbi_renew_lease_count_success counter")
+            .count();
         assert_eq!(described, 1, "no metric is on the page twice");
 
         metrics.listed(&HashSet::from([other]));

@@ -71,7 +71,9 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             // Somebody else wrote it, or it is gone: the next sweep sees what it is now.
             Err(LedgerError::Conflict(_)) => None,
             // What is gone since cannot be told from what is denied: without it, this would be a creation.
-            Err(LedgerError::Denied(_)) if matches!(term.wait(self.ledger.read(id)).await, Ok(Ok(None))) => None,
+            Err(LedgerError::Denied(_)) if matches!(term.wait(self.ledger.read(id)).await, Ok(Ok(None))) => {
+                None
+            }
             Err(error) => {
                 self.metrics.bound(Binding::Failed);
                 if !self.binding_reported.swap(true, Ordering::Relaxed) {
