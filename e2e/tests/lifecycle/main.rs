@@ -5,4 +5,5 @@
 mod failover;
 mod health;
 mod life;
+mod outages;
 mod refusals;
