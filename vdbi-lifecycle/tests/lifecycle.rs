@@ -70,6 +70,7 @@ impl World {
             scan_interval: Duration::from_secs(10),
             rate: 1000.0,
             max_in_flight: 8,
+            per_pod_metrics: false,
         };
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let events = PodEvents::new(self.kubernetes.client(), pods, "vdbi-renewer");
@@ -85,12 +86,14 @@ impl World {
             grace_period: Duration::from_secs(60),
             brake_share: 0.5,
             brake_minimum: 3,
+            brake_override_until: None,
         };
         let settings = revoker::Settings {
             rules,
             interval: Duration::from_millis(100),
             rate: 100_000.0,
             max_in_flight: 8,
+            keep_raw_tokens: false,
         };
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let (source, ledger) = (self.source.clone(), self.ledger.clone());

@@ -85,9 +85,15 @@ impl World {
             grace_period: Duration::from_secs(60),
             brake_share: 1.0,
             brake_minimum: 20,
+            brake_override_until: None,
         };
-        let settings =
-            revoker::Settings { rules, interval: Duration::from_secs(300), rate, max_in_flight: 16 };
+        let settings = revoker::Settings {
+            rules,
+            interval: Duration::from_secs(300),
+            rate,
+            max_in_flight: 16,
+            keep_raw_tokens: false,
+        };
         let pods = Pods::new(self.kubernetes.client(), "vault-db-injector");
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
         let revoker = Revoker::new(source, ledger, pods, settings, &self.registry);
@@ -102,6 +108,7 @@ impl World {
             scan_interval: Duration::from_secs(300),
             rate,
             max_in_flight: 16,
+            per_pod_metrics: false,
         };
         let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &self.registry);
         let term = self.term.clone();

@@ -62,6 +62,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("logLevel", Kind::Text, "info", ALL, "debug, info, warn or error; RUST_LOG overrides it"),
     key("logFormat", Kind::Text, "json", ALL, "json, or human for people"),
+    key(
+        "metrics.perPod",
+        Kind::Bool,
+        "false",
+        &[Renewer],
+        "metrics of renewals with the label uuid, a series for each credential for as long as its entry is in the ledger, as the Go product has them",
+    ),
     key("adminAddress", Kind::Address, "0.0.0.0:8888", ALL, "where health is served"),
     key("metricsAddress", Kind::Address, "0.0.0.0:8080", ALL, "where metrics are served"),
     key(
@@ -276,8 +283,8 @@ pub const KEYS: &[Key] = &[
         "ledger.storeRawToken",
         Kind::Bool,
         "false",
-        ISSUERS,
-        "also store the raw token in each entry, for a way back to the Go product; anybody who may read the ledger can use it",
+        &[Injector, Nri, Revoker],
+        "also store the raw token in each entry, for a way back to the Go product, and keep it in entries that are taken over; anybody who may read the ledger can use it",
     ),
     key(
         "leaderElection.leaseName",
@@ -373,6 +380,27 @@ pub const KEYS: &[Key] = &[
         "a comparison that finds more than this share of our credentials without a pod is not acted on, 0 to 1 ...",
     ),
     key("revoker.brakeMinimum", Kind::Integer, "20", &[Revoker], "... where that is more than this many"),
+    key(
+        "revoker.brakeOverrideUntil",
+        Kind::Text,
+        "",
+        &[Revoker],
+        "up to this time (RFC 3339, such as 2027-01-31T12:00:00Z) every comparison is acted on, for whoever has ended most pods on purpose",
+    ),
+    key(
+        "revoker.labelRemoved",
+        Kind::Text,
+        "keep",
+        &[Revoker],
+        "keep or revoke: what becomes of the credentials of a pod that runs on without the label",
+    ),
+    key(
+        "revoker.overdueAfter",
+        Kind::Duration,
+        "5m",
+        &[Revoker],
+        "how long after its grace period a pod that is still there counts as ended: its node is away, or a finalizer holds it",
+    ),
     key("revoker.maxInFlight", Kind::Integer, "16", &[Revoker], "revocations under way at once, at most"),
     key(
         "revoker.rateLimit",

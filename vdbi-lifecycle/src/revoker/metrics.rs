@@ -101,6 +101,14 @@ const DURATION: Definition = Definition {
     help: "From the end of a pod, as the watch or a comparison showed it, to the end of its credential.",
 };
 
+const BINDINGS: Definition = Definition {
+    name: "vdbi_ledger_bindings_total",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["result"],
+    help: "Ledger entries whose pod appeared, by what became of them: bound (to its name and uid), taken_over (from the Go product), failed.",
+};
+
 /// Every metric of the revoker.
 pub const ALL: &[Definition] = &[
     REVOKED,
@@ -115,7 +123,16 @@ pub const ALL: &[Definition] = &[
     RATE,
     WATCHING,
     DURATION,
+    BINDINGS,
 ];
+
+/// What became of an entry whose pod appeared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Binding {
+    Bound,
+    TakenOver,
+    Failed,
+}
 
 /// The revoker's metrics, registered.
 #[derive(Debug)]
@@ -170,6 +187,15 @@ impl Metrics {
     pub(crate) fn forgotten(&self, namespace: &str, succeeded: bool) {
         let definition = if succeeded { &FORGOTTEN } else { &FORGET_ERROR };
         self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
+    }
+
+    pub(crate) fn bound(&self, binding: Binding) {
+        let result = match binding {
+            Binding::Bound => "bound",
+            Binding::TakenOver => "taken_over",
+            Binding::Failed => "failed",
+        };
+        self.registry.counter(&BINDINGS, &[("result", result)]).increment(1);
     }
 
     pub(crate) fn entries(&self, count: impl Fn(Finding) -> usize) {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -25,8 +25,10 @@ use super::{
 };
 use crate::{
     budget::{Budget, SLOW},
-    pods::{Change, Claims, Pods},
+    pods::{Change, Claimant, Claims, Pods},
 };
+
+mod bind;
 
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -36,6 +38,12 @@ const REQUESTS: u32 = 3;
 
 /// Comparisons for pods that were seen to end, at once. Those that end meanwhile are looked at together.
 const CHECKS: usize = 2;
+
+/// Entries that are bound to their pods at once.
+const BINDINGS: usize = 4;
+
+/// From the beginning of one to that of the next: each costs three requests, which nobody waits for.
+const BINDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longer than any term.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -54,6 +62,8 @@ pub struct Settings {
     pub rate: f64,
     /// Requests under way at once, at most.
     pub max_in_flight: usize,
+    /// Whether an entry that is taken over from the Go product keeps the raw token beside its accessor, for a way back.
+    pub keep_raw_tokens: bool,
 }
 
 /// Revokes the credentials of pods that are done. Clones share it; each term gets one [`Revoker::run`].
@@ -63,17 +73,19 @@ pub struct Revoker<S, L> {
     pods: Pods,
     settings: Settings,
     metrics: Arc<Metrics>,
+    binding_reported: Arc<AtomicBool>,
 }
 
 impl<S, L> Clone for Revoker<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, pods, settings, metrics } = self;
+        let Self { source, ledger, pods, settings, metrics, binding_reported } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             pods: pods.clone(),
             settings: settings.clone(),
             metrics: metrics.clone(),
+            binding_reported: binding_reported.clone(),
         }
     }
 }
@@ -115,6 +127,13 @@ struct Work {
     retry_at: Instant,
     sweep_at: Instant,
     sweeping: bool,
+    /// Pods that list entries which are not known to be bound.
+    unbound: BTreeMap<EntryId, (String, Claimant)>,
+    binding: HashSet<EntryId>,
+    /// When the next one is bound.
+    bind_at: Instant,
+    /// Not to be bound before the next sweep: it failed, or the entry is not that of the pod that lists it.
+    unbindable: HashSet<EntryId>,
     /// Revoked since the sweep under way began: it may still know them.
     revoked: HashSet<EntryId>,
     checking: usize,
@@ -124,9 +143,21 @@ struct Work {
 
 /// What came of one task.
 enum Done {
-    Checked { ended: Vec<Ended>, outcome: Result<Findings, SweepError> },
+    Checked {
+        ended: Vec<Ended>,
+        outcome: Result<Findings, SweepError>,
+    },
     Swept(Result<Findings, SweepError>),
-    Revoked { id: EntryId, outcome: Result<(), Unrevoked>, took: Duration },
+    /// With the entry as it is now, if it is bound.
+    Bound {
+        id: EntryId,
+        entry: Option<Arc<Entry>>,
+    },
+    Revoked {
+        id: EntryId,
+        outcome: Result<(), Unrevoked>,
+        took: Duration,
+    },
 }
 
 /// Why a revocation is to be tried again.
@@ -144,6 +175,8 @@ struct Findings {
     /// The entries that were read for it.
     entries: Entries,
     gone: Vec<EntryId>,
+    /// Entries that are not bound, with the one pod that can be theirs.
+    unbound: Vec<(EntryId, Claimant)>,
     /// Whether all could be read.
     complete: bool,
 }
@@ -152,7 +185,8 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// A revoker that has yet to be run.
     pub fn new(source: S, ledger: L, pods: Pods, settings: Settings, registry: &Registry) -> Self {
         let metrics = Arc::new(Metrics::new(registry));
-        Self { source: Arc::new(source), ledger: Arc::new(ledger), pods, settings, metrics }
+        let (source, ledger) = (Arc::new(source), Arc::new(ledger));
+        Self { source, ledger, pods, settings, metrics, binding_reported: Arc::default() }
     }
 
     /// Revokes until the term is over: the work for [`Leadership::run`](vdbi_core::leadership::Leadership::run).
@@ -173,6 +207,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             retry_at: now,
             sweep_at: now,
             sweeping: false,
+            unbound: BTreeMap::new(),
+            binding: HashSet::new(),
+            bind_at: now,
+            unbindable: HashSet::new(),
             revoked: HashSet::new(),
             checking: 0,
             revoking: 0,
@@ -225,6 +263,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             work.sweeping = true;
             work.sweep_at = now + self.settings.interval;
             work.revoked.clear();
+            work.unbindable.clear();
             work.tasks.spawn(async move { Done::Swept(revoker.sweep(&term, known).await) });
         }
         let at = now - work.started;
@@ -243,6 +282,18 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             work.tasks.spawn(async move {
                 let outcome = revoker.revoke(&term, id, &entry, since).await;
                 Done::Revoked { id, outcome, took: now.elapsed() }
+            });
+        }
+        if work.binding.len() < BINDINGS
+            && work.bind_at <= now
+            && let Some((id, (namespace, claimant))) = work.unbound.pop_first()
+        {
+            let (revoker, term) = (self.clone(), term.clone());
+            work.bind_at = now + BINDING_PAUSE;
+            work.binding.insert(id);
+            work.tasks.spawn(async move {
+                let entry = revoker.bind(&term, id, &namespace, &claimant).await;
+                Done::Bound { id, entry }
             });
         }
         self.metrics.works(work.queue.len(), work.budget.rate());
@@ -283,6 +334,14 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                         self.failed(&error);
                         work.sweep_at = work.sweep_at.min(now + RETRY);
                     }
+                }
+            }
+            Done::Bound { id, entry } => {
+                work.binding.remove(&id);
+                match entry {
+                    Some(_) if work.revoked.contains(&id) => {}
+                    Some(entry) => drop(work.entries.insert(id, entry)),
+                    None => drop(work.unbindable.insert(id)),
                 }
             }
             Done::Revoked { id, outcome, took } => {
@@ -337,12 +396,20 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let claims = list(term, self.pods.claims_in(namespace)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
         }
-        Ok(Findings { entries, gone, complete })
+        Ok(Findings { entries, gone, unbound: Vec::new(), complete })
     }
 
     /// Compares the whole ledger with the live pods.
     async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
-        let listed: HashSet<EntryId> = term.wait(self.ledger.list()).await??.into_iter().collect();
+        let listed: HashSet<EntryId> = if entries.is_empty() {
+            let surveyed = term.wait(self.ledger.survey()).await??;
+            let told =
+                surveyed.iter().filter_map(|(id, stored)| Some((*id, Arc::new(stored.clone()?.entry))));
+            entries.extend(told);
+            surveyed.into_iter().map(|(id, _)| id).collect()
+        } else {
+            term.wait(self.ledger.list()).await??.into_iter().collect()
+        };
         entries.retain(|id, _| listed.contains(id));
         let complete = self.read(term, listed.iter().copied(), &mut entries).await;
         // After the ledger was read: an admission that is under way has its entry before its pod exists.
@@ -357,17 +424,18 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         let count = |finding| findings.get(&finding).map_or(0, Vec::len);
         self.metrics.entries(count);
         let ours = entries.len() - count(Finding::Foreign);
-        let braked = self.settings.rules.brake(count(Finding::Gone), ours);
+        let unbound = self.unbound(&entries, &claims);
+        let braked = self.settings.rules.brake(count(Finding::Gone), ours, now);
         self.metrics.brake.set(if braked { 1.0 } else { 0.0 });
         if braked {
             tracing::error!(
                 gone = count(Finding::Gone),
                 ours,
                 "{} of {ours} credentials seem to have lost their pods: nothing is revoked. Check that the pods carry the \
-                 label of injectorLabel; where they really are gone, raise revoker.brakeShare for one sweep",
+                 label of injectorLabel; where they really are gone, set revoker.brakeOverrideUntil to a time soon",
                 count(Finding::Gone)
             );
-            return Ok(Findings { entries, gone: Vec::new(), complete: true });
+            return Ok(Findings { entries, gone: Vec::new(), unbound, complete: true });
         }
 
         let mut candidates: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
@@ -380,7 +448,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let claims = list(term, self.pods.claims_in(&namespace)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::Sweep));
         }
-        Ok(Findings { entries, gone, complete })
+        Ok(Findings { entries, gone, unbound, complete })
     }
 
     fn judge(
@@ -464,6 +532,14 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
 impl Work {
     fn note(&mut self, change: Change) {
         match change {
+            Change::Seen { namespace, claimant, ids } => {
+                for id in ids {
+                    let known = self.entries.get(&id).is_some_and(|entry| entry.pod.uid.is_some());
+                    if !(known || self.binding.contains(&id) || self.unbindable.contains(&id)) {
+                        self.unbound.entry(id).or_insert_with(|| (namespace.clone(), claimant.clone()));
+                    }
+                }
+            }
             Change::Ended { namespace, ids } => {
                 self.ended.push(Ended { namespace, ids, at: Instant::now() });
             }
@@ -484,12 +560,19 @@ impl Work {
             let due = due.max(self.budget.ready_at(self.started.elapsed()));
             next = next.min(self.started + due);
         }
+        if self.binding.len() < BINDINGS && !self.unbound.is_empty() {
+            next = next.min(self.bind_at);
+        }
         next
     }
 
     /// Takes over what a comparison found; `since` is when it was seen.
     fn take(&mut self, findings: Findings, since: Instant) {
-        let Findings { entries, gone, .. } = findings;
+        let Findings { entries, gone, unbound, complete: _ } = findings;
+        for (id, claimant) in unbound {
+            let namespace = entries[&id].pod.namespace.clone();
+            self.unbound.entry(id).or_insert((namespace, claimant));
+        }
         self.entries.extend(entries.into_iter().filter(|(id, _)| !self.revoked.contains(id)));
         for id in gone.into_iter().filter(|id| !self.revoked.contains(id)) {
             self.since.entry(id).or_insert(since);
