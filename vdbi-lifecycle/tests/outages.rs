@@ -7,11 +7,13 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
+    admin::{self, PrometheusPage},
     credential::{CredentialRequest, CredentialSource},
     leadership::{Term, TermControl},
     ledger::{Entry, EntryId, Ledger, Owner},
     memory::{
-        LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation, kubernetes::KubernetesApi,
+        LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation,
+        kubernetes::{Connection, KubernetesApi},
     },
     metrics::Registry,
     pod::PodRef,
@@ -32,8 +34,11 @@ const LATENCY: Duration = Duration::from_millis(3);
 struct World {
     source: MemorySource,
     ledger: MemoryLedger,
+    kubernetes: Connection,
+    registry: Registry,
+    page: PrometheusPage,
     term: Term,
-    _control: TermControl,
+    control: TermControl,
     work: JoinSet<()>,
 }
 
@@ -65,7 +70,9 @@ impl World {
             };
             ledger.record(EntryId::random(), &entry).await.unwrap();
         }
-        Self { source, ledger, term, _control: control, work: JoinSet::new() }
+        let kubernetes = KubernetesApi::new().connect("revoker");
+        let (registry, page) = admin::prometheus().unwrap();
+        Self { source, ledger, kubernetes, registry, page, term, control, work: JoinSet::new() }
     }
 
     fn owner() -> Owner {
@@ -87,9 +94,9 @@ impl World {
             max_in_flight: 16,
             keep_raw_tokens: false,
         };
-        let pods = Pods::new(KubernetesApi::new().client(), "vault-db-injector");
+        let pods = Pods::new(self.kubernetes.client(), "vault-db-injector");
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
-        let revoker = Revoker::new(source, ledger, pods, settings, &Registry::disabled());
+        let revoker = Revoker::new(source, ledger, pods, settings, &self.registry);
         let term = self.term.clone();
         self.work.spawn(async move { revoker.run(term).await.unwrap() });
     }
@@ -103,9 +110,20 @@ impl World {
             max_in_flight: 16,
             per_pod_metrics: false,
         };
-        let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &Registry::disabled());
+        let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &self.registry);
         let term = self.term.clone();
         self.work.spawn(async move { renewer.run(term).await.unwrap() });
+    }
+
+    /// Waits until the metrics page has this line.
+    async fn shows(&self, line: &str) {
+        let shown = async {
+            while !self.page.render().lines().any(|shown| shown == line) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(120), shown).await;
+        waited.unwrap_or_else(|_| panic!("{line} in\n{}", self.page.render()));
     }
 
     /// Attempts at revocations so far.
@@ -185,6 +203,40 @@ async fn a_single_revocation_waits_for_no_budget_and_a_failed_one_not_long_after
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(begun.elapsed() <= Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_is_told_from_one_that_has_nothing_to_say() {
+    let mut world = World::with(0, Duration::from_secs(7200), Duration::ZERO).await;
+    world.revoke(1000.0);
+    world.shows("vdbi_revoker_watch_connected 1").await;
+    world.shows("vdbi_revoker_budget_requests_per_second 1000").await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    world.shows("vdbi_revoker_watch_connected 1").await;
+    world.kubernetes.refuse();
+    world.shows("vdbi_revoker_watch_connected 0").await;
+    world.kubernetes.heal();
+    world.shows("vdbi_revoker_watch_connected 1").await;
+    world.control.end();
+    world.work.join_next().await.unwrap().unwrap();
+    world.shows("vdbi_revoker_watch_connected 0").await;
+    world.shows("vdbi_revoker_budget_requests_per_second 0").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_was_revoked_since_the_last_scan_is_not_called_lost() {
+    let ttl = Duration::from_secs(3600);
+    let mut world = World::with(10, ttl, Duration::ZERO).await;
+    world.renew(1000.0);
+    tokio::time::sleep(ttl / 2 - Duration::from_secs(250)).await;
+    let entries = world.ledger.entries();
+    let (lost, revoked) = (entries.keys().next().unwrap(), entries.keys().nth(1).unwrap());
+    for id in [lost, revoked] {
+        world.source.revoke(&entries[id].lease).await.unwrap();
+    }
+    world.ledger.forget(*revoked).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(250)).await;
+    world.shows(r#"vdbi_lost_credentials_total{namespace="shop"} 1"#).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,5 +5,6 @@
 mod failover;
 mod health;
 mod life;
+mod outages;
 mod refusals;
 mod takeover;

@@ -26,6 +26,9 @@ use crate::{
 /// Pause before a ledger that could not be listed is listed again.
 const SCAN_RETRY: Duration = Duration::from_secs(5);
 
+/// How long after the end of a lease its entry may still be in the ledger: the revoker removes it last.
+const REVOCATION: Duration = Duration::from_secs(1);
+
 /// How often the metrics are brought up to date.
 const SUMMARY: Duration = Duration::from_secs(5);
 
@@ -292,8 +295,12 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 (renewed.map_or(Attempt::Endless, Attempt::Renewed), Some(false))
             }
             Ok(Err(error)) => {
-                self.metrics.failed(id, step, namespace, error.label());
                 let attempt = Attempt::from(&error);
+                if matches!(attempt, Attempt::Lost) && self.was_revoked(term, id).await {
+                    tracing::debug!(%id, %pod, "the credential of pod {pod} was revoked since the ledger was listed");
+                    return (Attempt::NotOurs, Some(false));
+                }
+                self.metrics.failed(id, step, namespace, error.label());
                 if matches!(attempt, Attempt::Lost) {
                     tracing::error!(
                         %id, %pod, database = entry.database, %error,
@@ -306,6 +313,15 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             }
             Err(_over) => (Attempt::Failed(Advice::Retry), None),
         }
+    }
+
+    /// Whether a credential that is gone has lost its entry too, so that nobody misses it.
+    async fn was_revoked(&self, term: &Term, id: EntryId) -> bool {
+        let read = async {
+            tokio::time::sleep(REVOCATION).await;
+            self.ledger.read(id).await
+        };
+        matches!(term.wait(read).await, Ok(Ok(None)))
     }
 }
 
