@@ -15,3 +15,5 @@ pub mod pods;
 pub mod renewer;
 pub mod revoker;
 pub mod shard;
+
+mod tally;

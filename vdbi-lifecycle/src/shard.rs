@@ -65,8 +65,8 @@ impl Shard {
         if self.count == 1 { prefix.to_owned() } else { format!("{prefix}-{}", self.index) }
     }
 
-    /// This part's share of what all parts together may have at once: at least one.
-    pub(crate) fn share_of(&self, limit: usize) -> usize {
+    /// This part's share of what all parts together may have, rounded up.
+    pub(crate) fn share_of(self, limit: usize) -> usize {
         limit.div_ceil(self.count.into())
     }
 }

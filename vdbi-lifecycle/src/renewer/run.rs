@@ -20,10 +20,13 @@ use vdbi_core::{
 
 use super::{
     budget::Budget,
-    metrics::Metrics,
+    metrics::{Metrics, Works},
     plan::{Attempt, Life, Plan, Step, Task},
 };
-use crate::events::{News, PodEvents};
+use crate::{
+    events::{News, PodEvents},
+    shard::Shard,
+};
 
 /// A request that takes longer is a sign of overload.
 const SLOW: Duration = Duration::from_secs(2);
@@ -51,17 +54,19 @@ pub struct Renewer<S, L> {
     source: Arc<S>,
     ledger: Arc<L>,
     settings: Settings,
+    shard: Shard,
     metrics: Arc<Metrics>,
     events: Option<PodEvents>,
 }
 
 impl<S, L> Clone for Renewer<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, settings, metrics, events } = self;
+        let Self { source, ledger, settings, shard, metrics, events } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             settings: settings.clone(),
+            shard: *shard,
             metrics: metrics.clone(),
             events: events.clone(),
         }
@@ -94,7 +99,17 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     /// A renewer that has yet to be run.
     pub fn new(source: S, ledger: L, settings: Settings, registry: &Registry) -> Self {
         let metrics = Arc::new(Metrics::new(registry));
-        Self { source: Arc::new(source), ledger: Arc::new(ledger), settings, metrics, events: None }
+        let (source, ledger) = (Arc::new(source), Arc::new(ledger));
+        Self { source, ledger, settings, shard: Shard::WHOLE, metrics, events: None }
+    }
+
+    /// What the leader of one shard runs, of a renewer of the whole ledger: it renews the entries of that shard, with an even share
+    /// of the rate and of the renewals under way.
+    #[must_use]
+    pub fn for_shard(mut self, shard: Shard) -> Self {
+        self.settings.rate /= f64::from(shard.count());
+        self.settings.max_in_flight = shard.share_of(self.settings.max_in_flight);
+        Self { shard, ..self }
     }
 
     /// Also tells the pods concerned when a credential is lost, or ends at its maximum.
@@ -110,6 +125,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     /// None at present; failures are retried by themselves.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
         let started = Instant::now();
+        let _counted = self.metrics.terms.count(self.shard);
         let mut work = Work {
             plan: Plan::new(self.settings.renew_at),
             budget: Budget::new(self.settings.rate),
@@ -129,9 +145,11 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             tokio::select! {
                 () = term.over() => break,
                 _ = summary.tick() => {
-                    let used = f64::from(work.requests) / (self.settings.rate * SUMMARY.as_secs_f64());
+                    let limit = self.settings.rate * f64::from(self.shard.count());
+                    let used = f64::from(work.requests) / (limit * SUMMARY.as_secs_f64());
                     work.requests = 0;
-                    self.metrics.works(work.plan.summary(now), work.budget.rate(), used);
+                    let (summary, rate) = (work.plan.summary(now), work.budget.rate());
+                    self.metrics.terms.tell(self.shard, |works| *works = Works { summary, rate, used });
                 }
                 _ = scan.tick() => {
                     if let Some(listed) = self.scan(&term).await {
@@ -154,7 +172,6 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         // What has begun is finished, as far as the term lets it.
         while work.in_flight.join_next().await.is_some() {}
-        self.metrics.idle();
         Ok(())
     }
 
@@ -163,7 +180,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             Ok(ids) => {
                 self.metrics.scans.increment(1);
                 self.metrics.last_scan.set(Timestamp::now().as_second() as f64);
-                Some(ids.into_iter().collect())
+                Some(ids.into_iter().filter(|id| self.shard.covers(*id)).collect())
             }
             Err(error) => {
                 self.metrics.scan_error.increment(1);

@@ -1,9 +1,10 @@
 //! The revoker's metrics.
 
-use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics::{Counter, Histogram, Unit};
 use vdbi_core::metrics::{Definition, Kind, Registry};
 
 use super::compare::Finding;
+use crate::tally::{Figures, Tally};
 
 const REVOKED: Definition = Definition {
     name: "vdbi_revoke_token_count_success",
@@ -95,20 +96,60 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) sweeps: Counter,
     pub(crate) sweep_error: Counter,
-    pub(crate) brake: Gauge,
-    pub(crate) queued: Gauge,
     pub(crate) duration: Histogram,
+    /// What the terms that run have found and not done yet.
+    pub(crate) terms: Tally<Found>,
+}
+
+/// What one term tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Found {
+    /// Revocations that are waited for.
+    pub(crate) queued: usize,
+    /// Whether its last comparison was stopped.
+    pub(crate) braked: bool,
+    /// What its last comparison said, as [`STATES`] has it.
+    entries: [usize; STATES.len()],
+}
+
+const STATES: [(Finding, &str); 4] = [
+    (Finding::Live, "live"),
+    (Finding::Young, "young"),
+    (Finding::Foreign, "foreign"),
+    (Finding::Gone, "gone"),
+];
+
+impl Found {
+    /// Takes over what a comparison said.
+    pub(crate) fn compared(&mut self, braked: bool, count: impl Fn(Finding) -> usize) {
+        self.braked = braked;
+        self.entries = STATES.map(|(finding, _)| count(finding));
+    }
+}
+
+impl Figures for Found {
+    fn add(&mut self, other: &Self) {
+        self.queued += other.queued;
+        self.braked |= other.braked;
+        self.entries.iter_mut().zip(other.entries).for_each(|(sum, count)| *sum += count);
+    }
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
+        let (queued, brake) = (registry.gauge(&QUEUED, &[]), registry.gauge(&BRAKE, &[]));
+        let entries = STATES.map(|(_, state)| registry.gauge(&ENTRIES, &[("state", state)]));
+        let terms = Tally::new(move |total: &Found| {
+            queued.set(total.queued as f64);
+            brake.set(if total.braked { 1.0 } else { 0.0 });
+            entries.iter().zip(total.entries).for_each(|(gauge, count)| gauge.set(count as f64));
+        });
         Self {
             registry: registry.clone(),
             sweeps: registry.counter(&SWEEPS, &[]),
             sweep_error: registry.counter(&SWEEP_ERROR, &[]),
-            brake: registry.gauge(&BRAKE, &[]),
-            queued: registry.gauge(&QUEUED, &[]),
             duration: registry.histogram(&DURATION, &[]),
+            terms,
         }
     }
 
@@ -120,16 +161,5 @@ impl Metrics {
     pub(crate) fn forgotten(&self, namespace: &str, succeeded: bool) {
         let definition = if succeeded { &FORGOTTEN } else { &FORGET_ERROR };
         self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
-    }
-
-    pub(crate) fn entries(&self, count: impl Fn(Finding) -> usize) {
-        for (finding, state) in [
-            (Finding::Live, "live"),
-            (Finding::Young, "young"),
-            (Finding::Foreign, "foreign"),
-            (Finding::Gone, "gone"),
-        ] {
-            self.registry.gauge(&ENTRIES, &[("state", state)]).set(count(finding) as f64);
-        }
     }
 }

@@ -23,7 +23,10 @@ use super::{
     metrics::Metrics,
     queue::Queue,
 };
-use crate::pods::{Change, Claims, Pods};
+use crate::{
+    pods::{Change, Claims, Pods},
+    shard::Shard,
+};
 
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -54,17 +57,19 @@ pub struct Revoker<S, L> {
     ledger: Arc<L>,
     pods: Pods,
     settings: Settings,
+    shard: Shard,
     metrics: Arc<Metrics>,
 }
 
 impl<S, L> Clone for Revoker<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, pods, settings, metrics } = self;
+        let Self { source, ledger, pods, settings, shard, metrics } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             pods: pods.clone(),
             settings: settings.clone(),
+            shard: *shard,
             metrics: metrics.clone(),
         }
     }
@@ -133,7 +138,17 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// A revoker that has yet to be run.
     pub fn new(source: S, ledger: L, pods: Pods, settings: Settings, registry: &Registry) -> Self {
         let metrics = Arc::new(Metrics::new(registry));
-        Self { source: Arc::new(source), ledger: Arc::new(ledger), pods, settings, metrics }
+        let (source, ledger) = (Arc::new(source), Arc::new(ledger));
+        Self { source, ledger, pods, settings, shard: Shard::WHOLE, metrics }
+    }
+
+    /// What the leader of one shard runs, of a revoker of the whole ledger: it revokes the entries of that shard, with an even share
+    /// of the revocations under way and of what the brake lets pass.
+    #[must_use]
+    pub fn for_shard(mut self, shard: Shard) -> Self {
+        self.settings.max_in_flight = shard.share_of(self.settings.max_in_flight);
+        self.settings.rules.brake_minimum = shard.share_of(self.settings.rules.brake_minimum);
+        Self { shard, ..self }
     }
 
     /// Revokes until the term is over: the work for [`Leadership::run`](vdbi_core::leadership::Leadership::run).
@@ -142,6 +157,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ///
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
+        let _counted = self.metrics.terms.count(self.shard);
         let mut changes = self.pods.changes();
         let now = Instant::now();
         let mut work = Work {
@@ -221,7 +237,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 Done::Revoked { id, done }
             });
         }
-        self.metrics.queued.set(work.queue.len() as f64);
+        self.metrics.terms.tell(self.shard, |found| found.queued = work.queue.len());
     }
 
     /// Enters what came of a task.
@@ -289,7 +305,11 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         ended: &[Ended],
         mut entries: Entries,
     ) -> Result<Findings, SweepError> {
-        let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
+        let ids: HashSet<EntryId> = ended
+            .iter()
+            .flat_map(|ended| ended.ids.iter().copied())
+            .filter(|id| self.shard.covers(*id))
+            .collect();
         let complete = self.read(term, ids.into_iter(), &mut entries).await;
         let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
         for Ended { namespace, ids, .. } in ended {
@@ -310,7 +330,8 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
 
     /// Compares the whole ledger with the live pods.
     async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
-        let listed: HashSet<EntryId> = term.wait(self.ledger.list()).await??.into_iter().collect();
+        let listed = term.wait(self.ledger.list()).await??;
+        let listed: HashSet<EntryId> = listed.into_iter().filter(|id| self.shard.covers(*id)).collect();
         entries.retain(|id, _| listed.contains(id));
         let complete = self.read(term, listed.iter().copied(), &mut entries).await;
         // After the ledger was read: an admission that is under way has its entry before its pod exists.
@@ -323,10 +344,9 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             findings.entry(finding).or_default().push(id);
         }
         let count = |finding| findings.get(&finding).map_or(0, Vec::len);
-        self.metrics.entries(count);
         let ours = entries.len() - count(Finding::Foreign);
         let braked = self.settings.rules.brake(count(Finding::Gone), ours);
-        self.metrics.brake.set(if braked { 1.0 } else { 0.0 });
+        self.metrics.terms.tell(self.shard, |found| found.compared(braked, count));
         if braked {
             tracing::error!(
                 gone = count(Finding::Gone),
