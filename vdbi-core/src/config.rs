@@ -114,6 +114,8 @@ pub struct Config {
     pub nri: NriConfig,
 
     pub injector_label: String,
+    /// From 1 on.
+    pub shards: u16,
     pub leader_election: LeaderElectionConfig,
     pub sync_ttl_second: Duration,
     pub renewer: RenewerConfig,

@@ -22,6 +22,11 @@ impl EntryId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
+
+    /// Its 128 bits as a number, the first digit the highest.
+    pub fn as_u128(&self) -> u128 {
+        self.0.as_u128()
+    }
 }
 
 impl fmt::Display for EntryId {

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::Clock,
@@ -13,9 +13,13 @@ use vdbi_core::{
 };
 
 mod api;
+mod balance;
+mod board;
 mod clock;
 mod driver;
+mod elections;
 mod identity;
+mod load;
 pub mod metrics;
 mod overrun;
 mod record;
@@ -24,6 +28,7 @@ mod state;
 mod view;
 
 pub use clock::BoottimeClock;
+pub use elections::Elections;
 pub use identity::Identity;
 pub use settings::Settings;
 
@@ -55,6 +60,10 @@ pub struct LeaseElection {
     clock: Arc<dyn Clock>,
     view: Arc<view::View>,
     overrun: overrun::Callback,
+    /// Shared with the other elections of this process, if it takes part in several.
+    load: Option<load::Load>,
+    /// Asks the leader to let another replica lead.
+    yields: Arc<Notify>,
 }
 
 impl LeaseElection {
@@ -76,7 +85,7 @@ impl LeaseElection {
         let lease = settings.lease_name.clone();
         let overrun =
             Arc::new(move || tracing::error!(%lease, "the work does not stop although its term is over"));
-        Ok(Self { client, settings, clock, view, overrun })
+        Ok(Self { client, settings, clock, view, overrun, load: None, yields: Arc::default() })
     }
 
     /// Registers the check `leader-election` for both probes, and the details `leader` and `kubernetes`.
@@ -84,7 +93,7 @@ impl LeaseElection {
     /// It is live while the elector's loop turns, in any role, and no work outlives [`Settings::abort_after`]; it is ready once
     /// the Lease, or that there is none, has been seen. Leading or not makes no difference.
     pub fn report(&self, health: &Health) {
-        self.view.report(health);
+        view::report(vec![self.view.clone()], health);
     }
 
     /// What to do when work has not stopped at [`Settings::abort_after`]: another replica is about to lead. A process of its
@@ -92,6 +101,10 @@ impl LeaseElection {
     /// logged.
     pub fn on_overrun(self, callback: impl Fn() + Send + Sync + 'static) -> Self {
         Self { overrun: Arc::new(callback), ..self }
+    }
+
+    fn sharing(self, load: load::Load) -> Self {
+        Self { load: Some(load), ..self }
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! [`election::LeaseElection`] implements leadership over a Kubernetes Lease. [`renewer::Renewer`] and [`revoker::Revoker`]
 //! are the work that a leader does; both decide with pure functions ([`renewer::plan`], [`revoker::compare`]) and act under
-//! the [`Term`](vdbi_core::leadership::Term) they are given.
+//! the [`Term`](vdbi_core::leadership::Term) they are given. A large ledger is divided into [`shard`]s, each with a leader of its own
+//! ([`election::Elections`]).
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -15,3 +16,6 @@ pub mod events;
 pub mod pods;
 pub mod renewer;
 pub mod revoker;
+pub mod shard;
+
+mod tally;

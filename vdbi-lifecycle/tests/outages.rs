@@ -80,20 +80,8 @@ impl World {
     }
 
     fn revoke(&mut self, rate: f64) {
-        let rules = Rules {
-            owner: Self::owner(),
-            grace_period: Duration::from_secs(60),
-            brake_share: 1.0,
-            brake_minimum: 20,
-            brake_override_until: None,
-        };
-        let settings = revoker::Settings {
-            rules,
-            interval: Duration::from_secs(300),
-            rate,
-            max_in_flight: 16,
-            keep_raw_tokens: false,
-        };
+        let rules = Rules { brake_share: 1.0, ..Rules::new(Self::owner()) };
+        let settings = revoker::Settings { rules, rate, ..revoker::Settings::new(Self::owner()) };
         let pods = Pods::new(self.kubernetes.client(), "vault-db-injector");
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
         let revoker = Revoker::new(source, ledger, pods, settings, &self.registry);
@@ -102,14 +90,7 @@ impl World {
     }
 
     fn renew(&mut self, rate: f64) {
-        let settings = renewer::Settings {
-            owner: Self::owner(),
-            renew_at: 0.5,
-            scan_interval: Duration::from_secs(300),
-            rate,
-            max_in_flight: 16,
-            per_pod_metrics: false,
-        };
+        let settings = renewer::Settings { rate, ..renewer::Settings::new(Self::owner()) };
         let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &self.registry);
         let term = self.term.clone();
         self.work.spawn(async move { renewer.run(term).await.unwrap() });

@@ -19,6 +19,8 @@ pub struct Request {
     pub path: String,
     /// Who asked: the display name of the token, such as `kubernetes-vdbi-system-vdbi-renewer`.
     pub display_name: String,
+    /// The lease that it is about, as a hash.
+    pub lease: Option<String>,
     /// What the server answered with, when it refused.
     pub error: Option<String>,
 }
@@ -36,6 +38,7 @@ pub(super) fn requests(log: &Path) -> Result<Vec<Request>> {
             operation: entry.request.operation,
             path: entry.request.path,
             display_name: entry.auth["display_name"].as_str().unwrap_or_default().to_owned(),
+            lease: entry.request.data["lease_id"].as_str().map(str::to_owned),
             error: entry.error,
         })
         .collect())
@@ -58,4 +61,6 @@ struct Asked {
     id: String,
     operation: String,
     path: String,
+    #[serde(default)]
+    data: Value,
 }

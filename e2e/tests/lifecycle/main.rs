@@ -7,4 +7,5 @@ mod health;
 mod life;
 mod outages;
 mod refusals;
+mod sharding;
 mod takeover;

@@ -17,7 +17,7 @@ use vdbi_core::{
     ledger::Owner,
     metrics::Registry,
 };
-use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{BoottimeClock, Elections, Identity, LeaseElection, Settings};
 
 use crate::Vault;
 
@@ -132,28 +132,44 @@ impl Process {
         }
     }
 
-    /// The election of this component's leader, with a client of its own.
+    /// The election of this component's only leader, with a client of its own.
     ///
     /// # Errors
     ///
     /// When its settings contradict each other.
     pub async fn election(&mut self) -> anyhow::Result<LeaseElection> {
+        let (client, settings, clock) = self.candidacy().await?;
+        let election =
+            LeaseElection::new(client, settings, clock, &self.registry)?.on_overrun(|| std::process::abort());
+        election.report(&self.health);
+        Ok(election)
+    }
+
+    /// The elections of this component's leaders, one for each of the configured shards, with a client of their own.
+    ///
+    /// # Errors
+    ///
+    /// When their settings contradict each other.
+    pub async fn elections(&mut self) -> anyhow::Result<Elections> {
+        let (client, settings, clock) = self.candidacy().await?;
+        let elections = Elections::new(client, settings, self.config.shards, clock, &self.registry)?
+            .on_overrun(|| std::process::abort());
+        elections.report(&self.health);
+        Ok(elections)
+    }
+
+    async fn candidacy(&self) -> anyhow::Result<(kube::Client, Settings, Arc<BoottimeClock>)> {
         if std::env::var_os("POD_NAME").is_none() || std::env::var_os("POD_UID").is_none() {
             tracing::warn!(
                 "POD_NAME or POD_UID is not set: after a restart of its container this replica cannot tell that the lease is its \
                  own, and waits for it to expire. Set both by the downward API"
             );
         }
-        let settings = election_settings(self.component, &self.config);
-        let clock = Arc::new(BoottimeClock);
         let mut config = kubernetes_config().await?;
         // A request that is repeated behind its back would outlive the deadlines that the election counts from sending it.
         config.default_retry = false;
         let client = kube::Client::try_from(config)?;
-        let election =
-            LeaseElection::new(client, settings, clock, &self.registry)?.on_overrun(|| std::process::abort());
-        election.report(&self.health);
-        Ok(election)
+        Ok((client, election_settings(self.component, &self.config), Arc::new(BoottimeClock)))
     }
 
     /// Ends what runs beside the work.

@@ -17,7 +17,7 @@ use vdbi_lifecycle::{
     election::{BoottimeClock, Identity, LeaseElection, Settings},
     pods::Pods,
     renewer::{self, Renewer},
-    revoker::{self, Revoker, compare::Rules},
+    revoker::{self, Revoker},
 };
 use vdbi_webhook::{
     admit::{Admission, Limits},
@@ -95,12 +95,8 @@ impl Release {
 
     fn add_renewer<S: Stage>(&mut self, stage: &S, owner: &Owner, index: usize) -> Result<()> {
         let settings = renewer::Settings {
-            owner: owner.clone(),
-            renew_at: 0.5,
             scan_interval: Duration::from_millis(500),
-            rate: 30.0,
-            max_in_flight: 16,
-            per_pod_metrics: false,
+            ..renewer::Settings::new(owner.clone())
         };
         let (registry, page) = admin::prometheus()?;
         let (source, ledger) = (stage.source(Component::Renewer), stage.ledger(Component::Renewer));
@@ -113,19 +109,8 @@ impl Release {
     }
 
     fn add_revoker<S: Stage>(&mut self, stage: &S, owner: &Owner, index: usize) -> Result<()> {
-        let settings = revoker::Settings {
-            rules: Rules {
-                owner: owner.clone(),
-                grace_period: Duration::from_secs(60),
-                brake_share: 0.5,
-                brake_minimum: 20,
-                brake_override_until: None,
-            },
-            interval: Duration::from_secs(5),
-            rate: 1000.0,
-            max_in_flight: 16,
-            keep_raw_tokens: false,
-        };
+        let settings =
+            revoker::Settings { interval: Duration::from_secs(5), ..revoker::Settings::new(owner.clone()) };
         let (registry, page) = admin::prometheus()?;
         let (source, ledger) = (stage.source(Component::Revoker), stage.ledger(Component::Revoker));
         let pods = Pods::new(stage.client(), LABEL);

@@ -1,9 +1,9 @@
-//! vdbi-renewer: keeps the credentials of living pods alive. Replicas elect a leader.
+//! vdbi-renewer: keeps the credentials of living pods alive. Replicas elect a leader for each shard.
 
 use std::process::ExitCode;
 
 use bootstrap::Process;
-use vdbi_core::{config::Component, health::Probe, leadership::Leadership};
+use vdbi_core::{config::Component, health::Probe};
 use vdbi_lifecycle::{
     events::PodEvents,
     pods::Pods,
@@ -32,7 +32,8 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let pods = Pods::new(kubernetes.clone(), &config.injector_label);
     let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)
         .with_events(PodEvents::new(kubernetes, pods, "vdbi-renewer"));
-    let election = process.election().await?;
-    election.run(move |term| renewer.clone().run(term), process.shutdown.clone()).await?;
+    let elections = process.elections().await?;
+    let work = move |shard, term| renewer.clone().for_shard(shard).run(term);
+    elections.run(work, process.shutdown.clone()).await?;
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! vdbi-revoker: revokes the credentials of pods that are done. Replicas elect a leader.
+//! vdbi-revoker: revokes the credentials of pods that are done. Replicas elect a leader for each shard.
 
 use std::process::ExitCode;
 
 use bootstrap::Process;
-use vdbi_core::{config::Component, health::Probe, leadership::Leadership};
+use vdbi_core::{config::Component, health::Probe};
 use vdbi_lifecycle::{
     pods::{End, Pods},
     revoker::{Revoker, Settings, compare::Rules},
@@ -38,7 +38,8 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let pods = Pods::new(kubernetes, &config.injector_label).with_end(end);
     let revoker =
         Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
-    let election = process.election().await?;
-    election.run(move |term| revoker.clone().run(term), process.shutdown.clone()).await?;
+    let elections = process.elections().await?;
+    let work = move |shard, term| revoker.clone().for_shard(shard).run(term);
+    elections.run(work, process.shutdown.clone()).await?;
     Ok(())
 }

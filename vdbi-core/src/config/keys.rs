@@ -287,11 +287,18 @@ pub const KEYS: &[Key] = &[
         "also store the raw token in each entry, for a way back to the Go product, and keep it in entries that are taken over; anybody who may read the ledger can use it",
     ),
     key(
+        "shards",
+        Kind::Integer,
+        "1",
+        &[Renewer, Revoker],
+        "into how many parts the ledger is divided, each with a leader of its own, 1 to 64; the same in all replicas",
+    ),
+    key(
         "leaderElection.leaseName",
         Kind::Text,
         "",
         LEADERS,
-        "the Lease for which the replicas compete; by default <release>-injector (with webhook.selfManaged), -renewer or -revoker",
+        "the Lease for which the replicas compete; by default <release>-injector (with webhook.selfManaged), -renewer or -revoker. With several shards each has one, with -0, -1 ... behind the name",
     ),
     key(
         "leaderElection.leaseNamespace",

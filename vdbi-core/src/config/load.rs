@@ -230,6 +230,7 @@ fn typed(values: &mut Values, component: Component) -> Config {
         nri: NriConfig { enabled: values.bool("nri.enabled") },
 
         injector_label: values.text("injectorLabel"),
+        shards: values.number("shards", 1, 64),
         leader_election: LeaderElectionConfig {
             lease_name: values.text("leaderElection.leaseName"),
             lease_namespace: values.text("leaderElection.leaseNamespace"),

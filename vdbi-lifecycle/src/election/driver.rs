@@ -6,6 +6,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use jiff::Timestamp;
 use rand::RngCore;
 use tokio::{
+    sync::Notify,
     task::{JoinError, JoinSet},
     time::sleep,
 };
@@ -18,6 +19,7 @@ use vdbi_core::{
 use super::{
     LeaseElection, Settings,
     api::LeaseApi,
+    load::Engagement,
     overrun::Overrun,
     record::Write,
     state::{Action, Cause, Event, Machine, Reason, WatchEnd},
@@ -45,6 +47,9 @@ pub(super) struct Driver {
     /// At most one task.
     work: JoinSet<Result<(), WorkError>>,
     leading: Option<Leading>,
+    /// Where several elections run in this process.
+    engagement: Option<Engagement>,
+    yields: Arc<Notify>,
 }
 
 /// While it exists, this replica leads, or its work finishes after a shutdown.
@@ -55,7 +60,7 @@ struct Leading {
 
 impl Driver {
     pub(super) fn new(election: LeaseElection) -> Result<Self, LeadershipError> {
-        let LeaseElection { client, settings, clock, view, overrun } = election;
+        let LeaseElection { client, settings, clock, view, overrun, load, yields } = election;
         let overrun = Overrun::start(clock.clone(), overrun).map_err(|error| {
             LeadershipError::Misconfigured(format!("the thread that guards the term did not start: {error}"))
         })?;
@@ -71,6 +76,8 @@ impl Driver {
             watch: None,
             work: JoinSet::new(),
             leading: None,
+            engagement: load.map(|load| load.join()),
+            yields,
         })
     }
 
@@ -86,7 +93,15 @@ impl Driver {
         let mut event = Event::Tick;
         let mut told = false;
         loop {
-            for action in self.machine.step(self.clock.now(), event) {
+            let now = self.clock.now();
+            if let Some(engagement) = &mut self.engagement {
+                self.machine.set_load(now, engagement.others());
+            }
+            let actions = self.machine.step(now, event);
+            if let Some(engagement) = &mut self.engagement {
+                engagement.set(self.machine.is_engaged());
+            }
+            for action in actions {
                 if let Action::Stop(result) = action {
                     self.view.stopped();
                     return result.map_err(LeadershipError::DrainTimeout);
@@ -94,7 +109,8 @@ impl Driver {
                 self.perform(action, &mut work);
             }
             let machine = &self.machine;
-            self.view.turned(machine.leads(), machine.holder(), machine.transitions());
+            let leads = machine.leads() && !machine.is_yielding();
+            self.view.turned(leads, machine.holder(), machine.transitions());
             event = self.next(&shutdown, told).await;
             told |= matches!(event, Event::Shutdown);
         }
@@ -115,6 +131,8 @@ impl Driver {
             }
             event = answer(&mut self.request) => event,
             event = following(&mut self.watch) => event,
+            () = changed(&mut self.engagement) => Event::Tick,
+            () = self.yields.notified() => Event::Yield,
             () = sleep(wait) => Event::Tick,
         }
     }
@@ -151,6 +169,7 @@ impl Driver {
                 }
             }
             Action::End(reason) => self.end(reason),
+            Action::WindDown => self.wind_down(),
             Action::Cut => self.leading = None,
             Action::Drop => self.work.abort_all(),
             Action::Stop(_) => {}
@@ -177,13 +196,17 @@ impl Driver {
         let Settings { lease_name, identity, .. } = &*self.settings;
         tracing::info!(lease = lease_name, %identity, reason = reason.as_str(), "leadership lost");
         self.view.metrics.lost(reason);
-        match &self.leading {
+        match reason {
             // The lease is ours until the work has returned.
-            Some(leading) if reason == Reason::Shutdown => {
-                leading.control.wind_down();
-                self.view.lost();
-            }
+            Reason::Shutdown => self.wind_down(),
             _ => self.leading = None,
+        }
+    }
+
+    fn wind_down(&self) {
+        if let Some(leading) = &self.leading {
+            leading.control.wind_down();
+            self.view.lost();
         }
     }
 
@@ -194,9 +217,10 @@ impl Driver {
 
     fn log_end(&self, ended: Result<Result<(), WorkError>, JoinError>) {
         let lease = &self.settings.lease_name;
+        let over = !self.machine.leads() || self.machine.is_yielding();
         match ended {
-            Ok(Ok(())) if !self.machine.leads() => {}
-            Ok(Err(error)) if !self.machine.leads() && error.is::<TermOver>() => {}
+            Ok(Ok(())) if over => {}
+            Ok(Err(error)) if over && error.is::<TermOver>() => {}
             Ok(Ok(())) => tracing::warn!(%lease, "the work returned although its term was not over"),
             Ok(Err(error)) => tracing::error!(%lease, %error, "the work failed"),
             Err(error) if error.is_panic() => tracing::error!(%lease, %error, "the work panicked"),
@@ -208,6 +232,13 @@ impl Driver {
 impl Drop for Leading {
     fn drop(&mut self) {
         self.view.lost();
+    }
+}
+
+async fn changed(engagement: &mut Option<Engagement>) {
+    match engagement {
+        Some(engagement) => engagement.changed().await,
+        None => pending().await,
     }
 }
 

@@ -33,7 +33,8 @@ const ACQUIRED: Definition = counter(
 const LOST: Definition = counter(
     "vdbi_leader_election_lost_total",
     &["lease_name", "reason"],
-    "Terms that ended, by reason: deadline, superseded, deleted, work_failed (it failed or returned), shutdown.",
+    "Terms that ended, by reason: deadline, superseded, deleted, work_failed (it failed or returned), yielded (to a \
+     replica with fewer shards), shutdown.",
 );
 
 const REQUESTS: Definition = counter(

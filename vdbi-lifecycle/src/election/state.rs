@@ -27,6 +27,10 @@ use observed::{Observed, Seen};
 /// Releases that meet a conflict are tried again so many times.
 const RELEASES: u32 = 3;
 
+/// How much later a replica takes a free lease for each other one that it has, in seconds at a lease duration of 15 s; in proportion at
+/// others. It is longer than the jitter and the way to the API server and back.
+const LOAD_STEP: f64 = 0.2;
+
 /// A term that lasted so many lease durations proves that all is well: the next loss waits shortly again.
 const SETTLED: u32 = 4;
 
@@ -75,8 +79,14 @@ pub(crate) struct Machine {
     last_id: u64,
     /// When the next request of the kind that the state calls for is due.
     request_at: Option<Duration>,
-    /// When to take the lease, unless something changes.
+    /// When to take the lease, unless something changes, and apart from what [`load`](Self::load) adds.
     take_at: Option<Duration>,
+    /// How many other leases this replica has. `None`: this is its only election.
+    load: Option<u32>,
+    /// Whether the work was told to return so that another replica may lead.
+    yielding: bool,
+    /// When it is dropped where it has not.
+    yielded_by: Option<Duration>,
     /// When to compete again after a loss or a failure.
     compete_at: Duration,
     backoff: Duration,
@@ -111,6 +121,9 @@ impl Machine {
             last_id: 0,
             request_at: Some(Duration::ZERO),
             take_at: None,
+            load: None,
+            yielding: false,
+            yielded_by: None,
             compete_at: Duration::ZERO,
             backoff: Duration::ZERO,
             watch: None,
@@ -161,15 +174,45 @@ impl Machine {
         matches!(self.state, State::Leading(_))
     }
 
+    /// Whether the lease is this replica's, or soon may be.
+    pub(crate) fn is_engaged(&self) -> bool {
+        !matches!(self.state, State::Init | State::Standby | State::Stopped)
+    }
+
+    /// Whether the work was told to return.
+    pub(crate) fn is_yielding(&self) -> bool {
+        self.yielding
+    }
+
+    /// How many other leases this replica has: whoever has fewer takes a free one first.
+    pub(crate) fn set_load(&mut self, now: Duration, load: u32) {
+        let before = self.take_due();
+        self.load = Some(load);
+        // What comes nearer is due now at the earliest: nobody has slept over it.
+        if let (Some(before), Some(at), Some(due)) = (before, self.take_at, self.take_due()) {
+            self.take_at = Some(at + before.min(now).saturating_sub(due));
+        }
+    }
+
+    /// When to take the lease.
+    fn take_due(&self) -> Option<Duration> {
+        let cause = self.observed.free(&self.settings).map(|(_, cause, _)| cause);
+        let load = self.load.filter(|_| cause != Some(Cause::SamePod)).unwrap_or_default();
+        let step = self.settings.lease_duration.mul_f64(LOAD_STEP / 15.0);
+        Some(self.take_at? + step.saturating_mul(load))
+    }
+
     /// When to call [`step`](Self::step) with a tick, unless something happens before.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
         let request = self.request_at.filter(|_| self.pending.is_none());
-        let take = self.take_at.filter(|_| self.pending.is_none());
+        let take = self.take_due().filter(|_| self.pending.is_none());
         match &self.state {
             State::Init => request,
             State::Standby => [request, take].into_iter().flatten().min(),
             State::Acquiring(_) | State::Releasing(_) | State::Stopped => None,
-            State::Leading(tenure) => request.into_iter().chain([self.deadline(tenure)]).min(),
+            State::Leading(tenure) => {
+                request.into_iter().chain(self.yielded_by).chain([self.deadline(tenure)]).min()
+            }
             State::Draining(tenure, reason, draining) => {
                 if !draining.work {
                     return Some(self.deadline(tenure));
@@ -215,6 +258,12 @@ impl Machine {
             }
             Event::WatchEnded(end) => self.watch_ended(now, end, &mut actions),
             Event::WorkEnded => self.work_ended(now, &mut actions),
+            Event::Yield if self.leads() && !self.yielding => {
+                self.yielding = true;
+                self.yielded_by = Some(now + self.settings.drain_timeout);
+                actions.push(Action::WindDown);
+            }
+            Event::Yield => {}
             Event::Shutdown => self.shut_down(now, &mut actions),
         }
         self.due(now, &mut actions);
@@ -241,7 +290,8 @@ impl Machine {
 
     fn work_ended(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.leads() {
-            self.end(now, Reason::WorkFailed, actions);
+            let reason = if self.yielding { Reason::Yielded } else { Reason::WorkFailed };
+            self.end(now, reason, actions);
         }
         if let State::Draining(_, _, draining) = &mut self.state {
             draining.work = false;
@@ -287,9 +337,9 @@ impl Machine {
         match &self.state {
             State::Init | State::Standby if self.shutdown.is_some() => self.stop(Ok(()), actions),
             State::Init if requested => self.get(now, actions),
-            State::Standby if idle && self.take_at.is_some_and(|at| at <= now) => {
+            State::Standby if idle && self.take_due().is_some_and(|at| at <= now) => {
                 // Whoever slept over it has not seen what happened meanwhile; a version is compared, an absence cannot be.
-                let overslept = self.take_at.is_some_and(|at| at + self.settings.retry < now);
+                let overslept = self.take_due().is_some_and(|at| at + self.settings.retry < now);
                 if overslept && self.observed.lose_sight(now) {
                     self.take_at = None;
                     return self.get(now, actions);
@@ -297,6 +347,10 @@ impl Machine {
                 self.take(now, actions);
             }
             State::Standby if requested => self.get(now, actions),
+            State::Leading(_) if self.yielded_by.is_some_and(|at| at <= now) => {
+                self.yielded_by = None;
+                actions.push(Action::Drop);
+            }
             State::Leading(_) if requested => self.renew(now, actions),
             State::Draining(tenure, reason, draining) => {
                 let (tenure, reason, draining) = (*tenure, *reason, *draining);
@@ -328,7 +382,7 @@ impl Machine {
     fn drained(&mut self, now: Duration, reason: Reason, stands: bool, actions: &mut Vec<Action>) {
         match reason {
             _ if self.has(Fault::UncheckedRelease) => self.release(now, 1, actions),
-            Reason::Shutdown | Reason::WorkFailed if stands => {
+            Reason::Shutdown | Reason::WorkFailed | Reason::Yielded if stands => {
                 // The answer of a renewal under way tells the version to release.
                 if self.pending.is_none() {
                     self.release(now, 1, actions);
@@ -374,10 +428,12 @@ impl Machine {
 
     /// When to take the lease, by what is known now.
     fn plan(&mut self, now: Duration) {
-        let Some((free_at, _, alone)) = self.observed.free(&self.settings) else {
+        let Some((free_at, cause, alone)) = self.observed.free(&self.settings) else {
             self.take_at = None;
             return;
         };
+        // Replicas that start together begin with different leases.
+        let alone = alone && (self.load.is_none() || cause == Cause::SamePod);
         let jitter = if alone { Duration::ZERO } else { self.between(0.0, 0.1) };
         self.take_at = Some(free_at.max(self.compete_at).max(now) + jitter);
     }

@@ -52,6 +52,29 @@ struct State {
 /// The lease is watched while this exists.
 pub(super) struct Watching(Arc<View>);
 
+/// Registers the checks and the details of a process that takes part in these elections.
+pub(super) fn report(views: Vec<Arc<View>>, health: &Health) {
+    let views: Arc<[Arc<View>]> = views.into();
+    let all = views.clone();
+    health.register_with("leader-election", Probe::Live, move || all.iter().try_for_each(|view| view.live()));
+    let all = views.clone();
+    health
+        .register_with("leader-election", Probe::Ready, move || all.iter().try_for_each(|view| view.ready()));
+    let all = views.clone();
+    health.describe("leader", move || match &all[..] {
+        [view] => view.leader(),
+        views => {
+            let leading = views.iter().filter(|view| view.term().is_some()).count();
+            let shards: Vec<Value> = views.iter().map(|view| view.leader()).collect();
+            json!({ "is_leader": leading > 0, "leading": leading, "shards": shards })
+        }
+    });
+    health.describe("kubernetes", move || {
+        let answers: Vec<_> = views.iter().filter_map(|view| view.state().answer.clone()).collect();
+        health::detail(answers.iter().find(|answer| answer.is_err()).or(answers.first()))
+    });
+}
+
 impl View {
     pub(super) fn new(settings: Arc<Settings>, clock: Arc<dyn Clock>, registry: &Registry) -> Arc<Self> {
         let metrics = Metrics::new(registry, &settings.lease_name);
@@ -65,18 +88,6 @@ impl View {
         });
         registry.collect_from(&view);
         view
-    }
-
-    /// Registers the checks and the details.
-    pub(super) fn report(self: &Arc<Self>, health: &Health) {
-        let view = self.clone();
-        health.register_with("leader-election", Probe::Live, move || view.live());
-        let view = self.clone();
-        health.register_with("leader-election", Probe::Ready, move || view.ready());
-        let view = self.clone();
-        health.describe("leader", move || view.leader());
-        let view = self.clone();
-        health.describe("kubernetes", move || view.kubernetes());
     }
 
     /// The elector's loop turned; it knows this.
@@ -176,10 +187,6 @@ impl View {
             "holder": self.status.borrow().holder,
             "remaining_s": term.map_or(0, |(remaining, _)| remaining.as_secs()),
         })
-    }
-
-    fn kubernetes(&self) -> Value {
-        health::detail(self.state().answer.as_ref())
     }
 
     /// What remains of the term and how old it is, while it stands.

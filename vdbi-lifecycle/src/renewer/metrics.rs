@@ -9,6 +9,10 @@ use vdbi_core::{
 };
 
 use super::plan::{Step, Summary};
+use crate::{
+    shard::Shard,
+    tally::{Counted, Figures, Tally},
+};
 
 pub mod per_pod;
 
@@ -83,7 +87,7 @@ const RATE: Definition = Definition {
     kind: Kind::Gauge,
     unit: None,
     labels: &[],
-    help: "Requests per second that the renewer allows itself: vaultRateLimit, or less while Vault fails or is slow.",
+    help: "Requests per second that this replica allows itself: vaultRateLimit, of several shards its part for each that it leads, or less while Vault fails or is slow.",
 };
 
 const USED: Definition = Definition {
@@ -91,7 +95,7 @@ const USED: Definition = Definition {
     kind: Kind::Gauge,
     unit: None,
     labels: &[],
-    help: "The share of vaultRateLimit that was used in the last five seconds.",
+    help: "The share of vaultRateLimit that was used in the last five seconds, by all shards that this replica leads.",
 };
 
 const LOST: Definition = Definition {
@@ -172,42 +176,55 @@ pub(crate) struct Metrics {
     pub(crate) scan_error: Counter,
     pub(crate) last_scan: Gauge,
     pub(crate) scan_duration: Histogram,
-    active: Gauge,
-    ending: Gauge,
-    due: Gauge,
-    earliest: Gauge,
-    rate: Gauge,
-    used: Gauge,
+    /// What the plans hold.
+    pub(crate) terms: Tally<Works>,
+}
+
+/// What one term tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Works {
+    /// What its plan holds.
+    pub(crate) summary: Summary,
+    /// Requests per second that it allows itself.
+    pub(crate) rate: f64,
+    /// The share of the whole job's limit that it used.
+    pub(crate) used: f64,
+}
+
+impl Figures for Works {
+    fn add(&mut self, other: &Self) {
+        let Summary { active, due, earliest_expiry, ending } = &mut self.summary;
+        *active += other.summary.active;
+        *due += other.summary.due;
+        *ending += other.summary.ending;
+        *earliest_expiry = [*earliest_expiry, other.summary.earliest_expiry].into_iter().flatten().min();
+        self.rate += other.rate;
+        self.used += other.used;
+    }
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let metrics = Self {
+        let gauge = |definition| registry.gauge(definition, &[]);
+        let (active, ending, due) = (gauge(&ACTIVE), gauge(&ENDING_NOW), gauge(&DUE));
+        let (earliest, rate, used) = (gauge(&EARLIEST), gauge(&RATE), gauge(&USED));
+        let terms = Tally::new(move |total: &Works| {
+            active.set(total.summary.active as f64);
+            ending.set(total.summary.ending as f64);
+            due.set(total.summary.due as f64);
+            earliest.set(total.summary.earliest_expiry.map_or(f64::NAN, |left| left.as_secs_f64()));
+            rate.set(total.rate);
+            used.set(total.used);
+        });
+        Self {
             registry: registry.clone(),
             per_pod: None,
             scans: registry.counter(&SCANS, &[]),
             scan_error: registry.counter(&SCAN_ERROR, &[]),
             last_scan: registry.gauge(&LAST_SCAN, &[]),
             scan_duration: registry.histogram(&SCAN_DURATION, &[]),
-            active: registry.gauge(&ACTIVE, &[]),
-            ending: registry.gauge(&ENDING_NOW, &[]),
-            due: registry.gauge(&DUE, &[]),
-            earliest: registry.gauge(&EARLIEST, &[]),
-            rate: registry.gauge(&RATE, &[]),
-            used: registry.gauge(&USED, &[]),
-        };
-        metrics.idle();
-        metrics
-    }
-
-    /// What the plan holds, the rate of requests, and the share of the budget that was used.
-    pub(crate) fn works(&self, summary: Summary, rate: f64, used: f64) {
-        self.active.set(summary.active as f64);
-        self.ending.set(summary.ending as f64);
-        self.due.set(summary.due as f64);
-        self.earliest.set(summary.earliest_expiry.map_or(f64::NAN, |left| left.as_secs_f64()));
-        self.rate.set(rate);
-        self.used.set(used);
+            terms,
+        }
     }
 
     /// With series of its own for each credential.
@@ -217,16 +234,17 @@ impl Metrics {
         Self { per_pod: Some(per_pod), ..self }
     }
 
-    /// This replica does not lead.
-    pub(crate) fn idle(&self) {
-        self.works(Summary::default(), 0.0, 0.0);
-        self.listed(&HashSet::new());
+    /// A term of this shard begins; what it tells counts while the returned exists.
+    #[must_use = "it counts while this exists"]
+    pub(crate) fn count(&self, shard: Shard) -> (Counted<Works>, Option<per_pod::Series>) {
+        let per_pod = self.per_pod.clone();
+        (self.terms.count(shard), per_pod.map(|per_pod| per_pod::Series::new(per_pod, shard)))
     }
 
-    /// These entries are in the ledger, and no other.
-    pub(crate) fn listed(&self, ids: &HashSet<EntryId>) {
+    /// These entries of the shard are in the ledger, and no other.
+    pub(crate) fn listed(&self, shard: Shard, ids: &HashSet<EntryId>) {
         if let Some(per_pod) = &self.per_pod {
-            per_pod.retain(ids);
+            per_pod.retain(shard, ids);
         }
     }
 

@@ -15,12 +15,13 @@ use vdbi_core::{
 };
 
 use super::{
-    metrics::Metrics,
+    metrics::{Metrics, Works},
     plan::{Attempt, Life, Plan, Step, Task},
 };
 use crate::{
     budget::{Budget, SLOW},
     events::{News, PodEvents},
+    shard::Shard,
 };
 
 /// Pause before a ledger that could not be listed is listed again.
@@ -49,22 +50,38 @@ pub struct Settings {
     pub per_pod_metrics: bool,
 }
 
+impl Settings {
+    /// The binary's defaults: renewed at half of a life, new entries looked for every five minutes, 30 requests per second.
+    pub fn new(owner: Owner) -> Self {
+        Self {
+            owner,
+            renew_at: 0.5,
+            scan_interval: Duration::from_secs(300),
+            rate: 30.0,
+            max_in_flight: 16,
+            per_pod_metrics: false,
+        }
+    }
+}
+
 /// Renews the credentials in a ledger. Clones share it; each term gets one [`Renewer::run`]. It never revokes.
 pub struct Renewer<S, L> {
     source: Arc<S>,
     ledger: Arc<L>,
     settings: Settings,
+    shard: Shard,
     metrics: Arc<Metrics>,
     events: Option<PodEvents>,
 }
 
 impl<S, L> Clone for Renewer<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, settings, metrics, events } = self;
+        let Self { source, ledger, settings, shard, metrics, events } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             settings: settings.clone(),
+            shard: *shard,
             metrics: metrics.clone(),
             events: events.clone(),
         }
@@ -101,7 +118,17 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             metrics = metrics.per_pod(registry);
         }
         let metrics = Arc::new(metrics);
-        Self { source: Arc::new(source), ledger: Arc::new(ledger), settings, metrics, events: None }
+        let (source, ledger) = (Arc::new(source), Arc::new(ledger));
+        Self { source, ledger, settings, shard: Shard::WHOLE, metrics, events: None }
+    }
+
+    /// What the leader of one shard runs, of a renewer of the whole ledger: it renews the entries of that shard, with an even share
+    /// of the rate and of the renewals under way.
+    #[must_use]
+    pub fn for_shard(mut self, shard: Shard) -> Self {
+        self.settings.rate /= f64::from(shard.count());
+        self.settings.max_in_flight = shard.share_of(self.settings.max_in_flight);
+        Self { shard, ..self }
     }
 
     /// Also tells the pods concerned when a credential is lost, or ends at its maximum.
@@ -117,6 +144,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     /// None at present; failures are retried by themselves.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
         let started = Instant::now();
+        let _counted = self.metrics.count(self.shard);
         let mut work = Work {
             plan: Plan::new(self.settings.renew_at),
             budget: Budget::new(self.settings.rate),
@@ -137,9 +165,11 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             tokio::select! {
                 () = term.over() => break,
                 _ = summary.tick() => {
-                    let used = f64::from(work.requests) / (self.settings.rate * SUMMARY.as_secs_f64());
+                    let limit = self.settings.rate * f64::from(self.shard.count());
+                    let used = f64::from(work.requests) / (limit * SUMMARY.as_secs_f64());
                     work.requests = 0;
-                    self.metrics.works(work.plan.summary(now), work.budget.rate(), used);
+                    let (summary, rate) = (work.plan.summary(now), work.budget.rate());
+                    self.metrics.terms.tell(self.shard, |works| *works = Works { summary, rate, used });
                 }
                 _ = scan.tick() => match self.scan(&term, surveyed).await {
                     Some(listed) => {
@@ -163,7 +193,6 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         // What has begun is finished, as far as the term lets it.
         while work.in_flight.join_next().await.is_some() {}
-        self.metrics.idle();
         Ok(())
     }
 
@@ -181,7 +210,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 self.metrics.scans.increment(1);
                 self.metrics.scan_duration.record(begun.elapsed());
                 self.metrics.last_scan.set(Timestamp::now().as_second() as f64);
-                Some(listed)
+                Some(listed.into_iter().filter(|(id, _)| self.shard.covers(*id)).collect())
             }
             Err(error) => {
                 self.metrics.scan_error.increment(1);
@@ -195,7 +224,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     fn take_over(&self, work: &mut Work, listed: Vec<(EntryId, Option<Stored>)>, now: Duration) {
         let ids = listed.iter().map(|(id, _)| *id).collect();
         work.plan.reconcile(now, &ids);
-        self.metrics.listed(&ids);
+        self.metrics.listed(self.shard, &ids);
         work.entries.retain(|id, _| ids.contains(id));
         for (id, stored) in listed {
             let Some(Stored { entry, .. }) = stored else { continue };

@@ -48,6 +48,17 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The binary's defaults: a minute of grace, and a brake at half of the entries where those are more than twenty.
+    pub fn new(owner: Owner) -> Self {
+        Self {
+            owner,
+            grace_period: Duration::from_secs(60),
+            brake_share: 0.5,
+            brake_minimum: 20,
+            brake_override_until: None,
+        }
+    }
+
     /// Judges one entry by pods that were listed *after* the entry was read.
     pub fn judge(
         &self,
@@ -115,13 +126,7 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        Rules {
-            owner: owner("prod"),
-            grace_period: Duration::from_secs(60),
-            brake_share: 0.5,
-            brake_minimum: 10,
-            brake_override_until: None,
-        }
+        Rules { brake_minimum: 10, ..Rules::new(owner("prod")) }
     }
 
     fn entry() -> Entry {

@@ -1,9 +1,13 @@
 //! The revoker's metrics.
 
-use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics::{Counter, Histogram, Unit};
 use vdbi_core::metrics::{Definition, Kind, Registry};
 
 use super::compare::Finding;
+use crate::{
+    shard::Shard,
+    tally::{Figures, Tally},
+};
 
 const REVOKED: Definition = Definition {
     name: "vdbi_revoke_token_count_success",
@@ -140,43 +144,88 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) sweeps: Counter,
     pub(crate) sweep_error: Counter,
-    pub(crate) brake: Gauge,
-    queued: Gauge,
-    rate: Gauge,
-    watching: Gauge,
     pub(crate) duration: Histogram,
+    /// What the terms that run have found and not done yet.
+    pub(crate) terms: Tally<Found>,
+}
+
+/// What one term tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Found {
+    /// Revocations that are waited for.
+    pub(crate) queued: usize,
+    /// Requests per second that it allows itself.
+    pub(crate) rate: f64,
+    /// Whether it watches the pods.
+    pub(crate) watch: Watch,
+    /// Whether its last comparison was stopped.
+    pub(crate) braked: bool,
+    /// What its last comparison said, as [`STATES`] has it.
+    entries: [usize; STATES.len()],
+}
+
+/// Of several, the worst is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Watch {
+    #[default]
+    None,
+    Connected,
+    Failing,
+}
+
+const STATES: [(Finding, &str); 4] = [
+    (Finding::Live, "live"),
+    (Finding::Young, "young"),
+    (Finding::Foreign, "foreign"),
+    (Finding::Gone, "gone"),
+];
+
+impl Found {
+    /// Takes over what a comparison said.
+    pub(crate) fn compared(&mut self, braked: bool, count: impl Fn(Finding) -> usize) {
+        self.braked = braked;
+        self.entries = STATES.map(|(finding, _)| count(finding));
+    }
+}
+
+impl Figures for Found {
+    fn add(&mut self, other: &Self) {
+        self.queued += other.queued;
+        self.rate += other.rate;
+        self.watch = self.watch.max(other.watch);
+        self.braked |= other.braked;
+        self.entries.iter_mut().zip(other.entries).for_each(|(sum, count)| *sum += count);
+    }
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
+        let (queued, brake) = (registry.gauge(&QUEUED, &[]), registry.gauge(&BRAKE, &[]));
+        let (rate, watching) = (registry.gauge(&RATE, &[]), registry.gauge(&WATCHING, &[]));
+        let entries = STATES.map(|(_, state)| registry.gauge(&ENTRIES, &[("state", state)]));
+        let terms = Tally::new(move |total: &Found| {
+            queued.set(total.queued as f64);
+            rate.set(total.rate);
+            watching.set(if total.watch == Watch::Connected { 1.0 } else { 0.0 });
+            brake.set(if total.braked { 1.0 } else { 0.0 });
+            entries.iter().zip(total.entries).for_each(|(gauge, count)| gauge.set(count as f64));
+        });
         Self {
             registry: registry.clone(),
             sweeps: registry.counter(&SWEEPS, &[]),
             sweep_error: registry.counter(&SWEEP_ERROR, &[]),
-            brake: registry.gauge(&BRAKE, &[]),
-            queued: registry.gauge(&QUEUED, &[]),
-            rate: registry.gauge(&RATE, &[]),
-            watching: registry.gauge(&WATCHING, &[]),
             duration: registry.histogram(&DURATION, &[]),
+            terms,
         }
     }
 
-    /// How many credentials are to be revoked, and the rate of requests.
-    pub(crate) fn works(&self, queued: usize, rate: f64) {
-        self.queued.set(queued as f64);
-        self.rate.set(rate);
-    }
-
-    /// Takes note of whether the pods are watched.
-    pub(crate) fn watching(&self) -> impl Fn(bool) + Clone + Send + Sync + 'static {
-        let watching = self.watching.clone();
-        move |connected| watching.set(f64::from(u8::from(connected)))
-    }
-
-    /// This replica does not lead.
-    pub(crate) fn idle(&self) {
-        self.works(0, 0.0);
-        self.watching.set(0.0);
+    /// Takes note of whether a term watches the pods.
+    pub(crate) fn watching(&self, shard: Shard) -> impl Fn(bool) + Clone + Send + Sync + 'static {
+        let terms = self.terms.clone();
+        move |connected| {
+            let watch = if connected { Watch::Connected } else { Watch::Failing };
+            terms.tell(shard, |found| found.watch = watch);
+        }
     }
 
     pub(crate) fn revoked(&self, namespace: &str, succeeded: bool) {
@@ -196,16 +245,5 @@ impl Metrics {
             Binding::Failed => "failed",
         };
         self.registry.counter(&BINDINGS, &[("result", result)]).increment(1);
-    }
-
-    pub(crate) fn entries(&self, count: impl Fn(Finding) -> usize) {
-        for (finding, state) in [
-            (Finding::Live, "live"),
-            (Finding::Young, "young"),
-            (Finding::Foreign, "foreign"),
-            (Finding::Gone, "gone"),
-        ] {
-            self.registry.gauge(&ENTRIES, &[("state", state)]).set(count(finding) as f64);
-        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
     credential::{CredentialSource, SourceError},
     leadership::{Term, TermOver, WorkError},
-    ledger::{Entry, EntryId, Ledger, LedgerError},
+    ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
     metrics::Registry,
 };
 
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     budget::{Budget, SLOW},
     pods::{Change, Claimant, Claims, Pods},
+    shard::Shard,
 };
 
 mod bind;
@@ -69,24 +70,39 @@ pub struct Settings {
     pub keep_raw_tokens: bool,
 }
 
+impl Settings {
+    /// The binary's defaults: a comparison every five minutes, 1,000 requests per second for revocations.
+    pub fn new(owner: Owner) -> Self {
+        Self {
+            rules: Rules::new(owner),
+            interval: Duration::from_secs(300),
+            rate: 1000.0,
+            max_in_flight: 16,
+            keep_raw_tokens: false,
+        }
+    }
+}
+
 /// Revokes the credentials of pods that are done. Clones share it; each term gets one [`Revoker::run`].
 pub struct Revoker<S, L> {
     source: Arc<S>,
     ledger: Arc<L>,
     pods: Pods,
     settings: Settings,
+    shard: Shard,
     metrics: Arc<Metrics>,
     binding_reported: Arc<AtomicBool>,
 }
 
 impl<S, L> Clone for Revoker<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, pods, settings, metrics, binding_reported } = self;
+        let Self { source, ledger, pods, settings, shard, metrics, binding_reported } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             pods: pods.clone(),
             settings: settings.clone(),
+            shard: *shard,
             metrics: metrics.clone(),
             binding_reported: binding_reported.clone(),
         }
@@ -189,7 +205,18 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     pub fn new(source: S, ledger: L, pods: Pods, settings: Settings, registry: &Registry) -> Self {
         let metrics = Arc::new(Metrics::new(registry));
         let (source, ledger) = (Arc::new(source), Arc::new(ledger));
-        Self { source, ledger, pods, settings, metrics, binding_reported: Arc::default() }
+        let shard = Shard::WHOLE;
+        Self { source, ledger, pods, settings, shard, metrics, binding_reported: Arc::default() }
+    }
+
+    /// What the leader of one shard runs, of a revoker of the whole ledger: it revokes the entries of that shard, with an even share
+    /// of the rate, of the revocations under way and of what the brake lets pass.
+    #[must_use]
+    pub fn for_shard(mut self, shard: Shard) -> Self {
+        self.settings.rate /= f64::from(shard.count());
+        self.settings.max_in_flight = shard.share_of(self.settings.max_in_flight);
+        self.settings.rules.brake_minimum = shard.share_of(self.settings.rules.brake_minimum);
+        Self { shard, ..self }
     }
 
     /// Revokes until the term is over: the work for [`Leadership::run`](vdbi_core::leadership::Leadership::run).
@@ -198,7 +225,8 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ///
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
-        let mut changes = self.pods.changes(self.metrics.watching());
+        let _counted = self.metrics.terms.count(self.shard);
+        let mut changes = self.pods.changes(self.metrics.watching(self.shard));
         let now = Instant::now();
         let mut work = Work {
             started: now,
@@ -229,10 +257,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 () = term.over() => break Ok(()),
                 change = changes.next() => match change {
                     Some(change) => {
-                        work.note(change);
+                        work.note(change, self.shard);
                         // Those that have arrived with it are looked at together.
                         while let Some(Some(change)) = changes.next().now_or_never() {
-                            work.note(change);
+                            work.note(change, self.shard);
                         }
                     }
                     None => break Err("the watch on pods ended".into()),
@@ -243,7 +271,6 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         };
         // What has begun is finished, as far as the term lets it.
         while work.tasks.join_next().await.is_some() {}
-        self.metrics.idle();
         outcome
     }
 
@@ -301,7 +328,8 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 Done::Bound { id, entry }
             });
         }
-        self.metrics.works(work.queue.len(), work.budget.rate());
+        let (queued, rate) = (work.queue.len(), work.budget.rate());
+        self.metrics.terms.tell(self.shard, |found| (found.queued, found.rate) = (queued, rate));
     }
 
     /// Enters what came of a task.
@@ -385,7 +413,11 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         ended: &[Ended],
         mut entries: Entries,
     ) -> Result<Findings, SweepError> {
-        let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
+        let ids: HashSet<EntryId> = ended
+            .iter()
+            .flat_map(|ended| ended.ids.iter().copied())
+            .filter(|id| self.shard.covers(*id))
+            .collect();
         let complete = self.read(term, ids.into_iter(), &mut entries).await;
         let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
         for Ended { namespace, ids, .. } in ended {
@@ -406,14 +438,16 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
 
     /// Compares the whole ledger with the live pods.
     async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
+        let mine = |id: &EntryId| self.shard.covers(*id);
         let listed: HashSet<EntryId> = if entries.is_empty() {
-            let surveyed = term.wait(self.ledger.survey()).await??;
-            let told =
-                surveyed.iter().filter_map(|(id, stored)| Some((*id, Arc::new(stored.clone()?.entry))));
+            let mut surveyed = term.wait(self.ledger.survey()).await??;
+            surveyed.retain(|(id, _)| mine(id));
+            let ids = surveyed.iter().map(|(id, _)| *id).collect();
+            let told = surveyed.into_iter().filter_map(|(id, stored)| Some((id, Arc::new(stored?.entry))));
             entries.extend(told);
-            surveyed.into_iter().map(|(id, _)| id).collect()
+            ids
         } else {
-            term.wait(self.ledger.list()).await??.into_iter().collect()
+            term.wait(self.ledger.list()).await??.into_iter().filter(mine).collect()
         };
         entries.retain(|id, _| listed.contains(id));
         let complete = self.read(term, listed.iter().copied(), &mut entries).await;
@@ -427,11 +461,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             findings.entry(finding).or_default().push(id);
         }
         let count = |finding| findings.get(&finding).map_or(0, Vec::len);
-        self.metrics.entries(count);
         let ours = entries.len() - count(Finding::Foreign);
         let unbound = self.unbound(&entries, &claims);
         let braked = self.settings.rules.brake(count(Finding::Gone), ours, now);
-        self.metrics.brake.set(if braked { 1.0 } else { 0.0 });
+        self.metrics.terms.tell(self.shard, |found| found.compared(braked, count));
         if braked {
             tracing::error!(
                 gone = count(Finding::Gone),
@@ -535,10 +568,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
 }
 
 impl Work {
-    fn note(&mut self, change: Change) {
+    fn note(&mut self, change: Change, shard: Shard) {
         match change {
             Change::Seen { namespace, claimant, ids } => {
-                for id in ids {
+                for id in ids.into_iter().filter(|id| shard.covers(*id)) {
                     let known = self.entries.get(&id).is_some_and(|entry| entry.pod.uid.is_some());
                     if !(known || self.binding.contains(&id) || self.unbindable.contains(&id)) {
                         self.unbound.entry(id).or_insert_with(|| (namespace.clone(), claimant.clone()));

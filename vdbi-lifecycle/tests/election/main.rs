@@ -10,3 +10,4 @@ mod handover;
 mod health;
 mod metrics;
 mod overrun;
+mod shards;

@@ -73,12 +73,10 @@ impl World {
 
     fn renew_as(&mut self, owner: Owner) {
         let settings = renewer::Settings {
-            owner,
-            renew_at: 0.5,
             scan_interval: Duration::from_secs(10),
             rate: 1000.0,
             max_in_flight: 8,
-            per_pod_metrics: false,
+            ..renewer::Settings::new(owner)
         };
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let events = PodEvents::new(self.kubernetes.client(), pods, "vdbi-renewer");
@@ -93,19 +91,13 @@ impl World {
     }
 
     fn revoke_with(&mut self, change: impl FnOnce(&mut revoker::Settings, &mut Pods)) {
-        let rules = Rules {
-            owner: Self::owner(),
-            grace_period: Duration::from_secs(60),
-            brake_share: 0.5,
-            brake_minimum: 3,
-            brake_override_until: None,
-        };
+        let rules = Rules { brake_minimum: 3, ..Rules::new(Self::owner()) };
         let mut settings = revoker::Settings {
             rules,
             interval: Duration::from_millis(100),
             rate: 100_000.0,
             max_in_flight: 8,
-            keep_raw_tokens: false,
+            ..revoker::Settings::new(Self::owner())
         };
         let mut pods = Pods::new(self.kubernetes.client(), LABEL);
         change(&mut settings, &mut pods);

@@ -85,6 +85,7 @@ impl Machine {
                     return self.release(now, 1, actions);
                 }
                 self.state = State::Leading(Tenure { since: now, sent });
+                (self.yielding, self.yielded_by) = (false, None);
                 self.request_at = Some(sent + self.settings.renew_interval);
                 actions.push(Action::Start { cause, fence, sent });
             }

@@ -21,6 +21,8 @@ pub(crate) enum Event {
     WatchEnded(WatchEnd),
     /// The work returned, failed, panicked or was dropped: it does nothing any more.
     WorkEnded,
+    /// Another replica is to lead.
+    Yield,
     /// The process is to end.
     Shutdown,
 }
@@ -62,6 +64,8 @@ pub(crate) enum Action {
     Extend { sent: Duration },
     /// The term is over. After a shutdown the work may finish what it has begun, as long as the lease is renewed.
     End(Reason),
+    /// The term stands, and the work is to finish what it has begun and to return.
+    WindDown,
     /// The lease is somebody else's while the work finishes: it has to stop at once.
     Cut,
     /// The work has not returned in time.
@@ -86,6 +90,7 @@ pub(crate) enum Reason {
     Superseded,
     Deleted,
     WorkFailed,
+    Yielded,
     Shutdown,
 }
 
@@ -104,8 +109,8 @@ impl Cause {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Deadline, Self::Superseded, Self::Deleted, Self::WorkFailed, Self::Shutdown];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Deadline, Self::Superseded, Self::Deleted, Self::WorkFailed, Self::Yielded, Self::Shutdown];
 
     /// As the metrics' label has it.
     pub(crate) fn as_str(self) -> &'static str {
@@ -114,6 +119,7 @@ impl Reason {
             Self::Superseded => "superseded",
             Self::Deleted => "deleted",
             Self::WorkFailed => "work_failed",
+            Self::Yielded => "yielded",
             Self::Shutdown => "shutdown",
         }
     }

@@ -116,7 +116,7 @@ fn the_mutant_without_compare_and_swap_is_killed() {
 #[test]
 fn the_mutant_whose_release_looks_at_nothing_is_killed() {
     let profile = Profile { fault: Some(Fault::UncheckedRelease), ..Profile::rough() };
-    assert!(killed(profile, 300, &[Violation::TwoTerms]) >= 3);
+    assert!(killed(profile, 1_000, &[Violation::TwoTerms]) >= 3);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::election::Identity;
 
+mod shared;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One machine, and what it last asked for.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +12,7 @@ use vdbi_core::{
 };
 
 use super::Step;
+use crate::shard::Shard;
 
 const LEASE_RENEWED: Definition = counter(
     "vdbi_renew_lease_count_success",
@@ -61,10 +62,14 @@ const fn expiration(name: &'static str, help: &'static str) -> Definition {
 
 /// Kept up to date by the renewer, read at each scrape.
 #[derive(Debug, Default)]
-pub(super) struct PerPod(Mutex<HashMap<EntryId, Series>>);
+pub(super) struct PerPod(Mutex<HashMap<EntryId, Credential>>);
+
+/// The series of a term's entries are there while this exists.
+#[derive(Debug)]
+pub(crate) struct Series(Arc<PerPod>, Shard);
 
 #[derive(Debug, Default)]
-struct Series {
+struct Credential {
     namespace: String,
     lease: Renewals,
     token: Renewals,
@@ -89,28 +94,40 @@ impl PerPod {
         self.with(id, step, namespace, |renewals| *renewals.failed.entry(reason).or_default() += 1);
     }
 
-    /// Drops the series of all other entries.
-    pub(super) fn retain(&self, ids: &HashSet<EntryId>) {
-        self.series().retain(|id, _| ids.contains(id));
+    /// Drops the series of all other entries of this shard.
+    pub(super) fn retain(&self, shard: Shard, ids: &HashSet<EntryId>) {
+        self.credentials().retain(|id, _| !shard.covers(*id) || ids.contains(id));
     }
 
     fn with(&self, id: EntryId, step: Step, namespace: &str, change: impl FnOnce(&mut Renewals)) {
-        let mut series = self.series();
-        let series = series
-            .entry(id)
-            .or_insert_with(|| Series { namespace: namespace.to_owned(), ..Series::default() });
-        change(if step == Step::Token { &mut series.token } else { &mut series.lease });
+        let mut credentials = self.credentials();
+        let new = || Credential { namespace: namespace.to_owned(), ..Credential::default() };
+        let credential = credentials.entry(id).or_insert_with(new);
+        change(if step == Step::Token { &mut credential.token } else { &mut credential.lease });
     }
 
-    fn series(&self) -> MutexGuard<'_, HashMap<EntryId, Series>> {
+    fn credentials(&self) -> MutexGuard<'_, HashMap<EntryId, Credential>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Series {
+    pub(super) fn new(per_pod: Arc<PerPod>, shard: Shard) -> Self {
+        Self(per_pod, shard)
+    }
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        let Self(per_pod, shard) = self;
+        per_pod.retain(*shard, &HashSet::new());
     }
 }
 
 impl Collect for PerPod {
     fn collect(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
-        for (id, Series { namespace, lease, token }) in &*self.series() {
+        for (id, Credential { namespace, lease, token }) in &*self.credentials() {
             let labels = [("uuid", id.to_string()), ("namespace", namespace.clone())];
             for (renewals, renewed, error, expiration) in [
                 (lease, &LEASE_RENEWED, &LEASE_ERROR, &LEASE_EXPIRATION),
@@ -167,6 +184,7 @@ mod tests {
     fn each_credential_has_series_of_its_own_until_it_leaves_the_ledger() {
         let (registry, page) = admin::prometheus().unwrap();
         let metrics = Metrics::new(&registry).per_pod(&registry);
+        let term = metrics.count(Shard::WHOLE);
         let (one, other) = (EntryId::random(), EntryId::random());
         for id in [one, one, other] {
             metrics.renewed(id, Step::Lease, "shop", Some(Duration::from_secs(60)));
@@ -187,10 +205,10 @@ mod tests {
             .count();
         assert_eq!(described, 1, "no metric is on the page twice");
 
-        metrics.listed(&HashSet::from([other]));
+        metrics.listed(Shard::WHOLE, &HashSet::from([other]));
         assert!(lines(&page, one).is_empty());
         assert_eq!(lines(&page, other).len(), 2);
-        metrics.idle();
+        drop(term);
         assert!(lines(&page, other).is_empty(), "only the leader tells");
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Profile {
     /// How probable it is that a leader is cut off right after a renewal was acknowledged.
     pub(super) cut_after_renewal: f64,
     pub(super) deletions: bool,
+    /// How often each replica gets other leases or loses them, and how often it is asked to yield.
+    pub(super) loads: u32,
     /// How probable it is that the work of a term fails.
     pub(super) work_fails: f64,
     /// The leader crashes once, and is waited for.
@@ -34,6 +36,7 @@ impl Profile {
             slow_answer: 0.02,
             cut_after_renewal: 0.0,
             deletions: true,
+            loads: 4,
             work_fails: 0.3,
             one_crash: false,
             fault: None,
@@ -62,6 +65,7 @@ impl Profile {
             slow_answer: 0.0,
             cut_after_renewal: 0.0,
             deletions: false,
+            loads: 0,
             work_fails: 0.0,
             one_crash: true,
             fault: None,

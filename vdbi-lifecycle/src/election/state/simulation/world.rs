@@ -46,6 +46,10 @@ enum Happening {
     CrashLeader,
     Restart,
     Shutdown,
+    /// Another replica has less to do.
+    Yield,
+    /// It gets other leases, or loses them.
+    Load(u32),
     Pause(Duration),
     Delete,
 }
@@ -103,6 +107,14 @@ impl World {
         for node in 0..self.nodes.len() {
             let start = self.random.random_range(Duration::ZERO..5 * SECOND);
             self.at(start, node, Happening::Wake(0));
+            // A replica that waits longer for an absent lease is deaf to more deletions; that, too, is known.
+            for _ in 0..if deletes { 0 } else { self.profile.loads } {
+                let at = self.random.random_range(Duration::ZERO..HEALED);
+                let load = self.random.random_range(0..12);
+                self.at(at, node, Happening::Load(load));
+                let at = self.random.random_range(10 * SECOND..HEALED);
+                self.at(at, node, Happening::Yield);
+            }
             for _ in 0..self.random.random_range(0..=self.profile.faults) {
                 let at = self.random.random_range(10 * SECOND..HEALED);
                 let until = (at + self.random.random_range(SECOND / 10..30 * SECOND)).min(HEALED);
@@ -213,6 +225,13 @@ impl World {
             }
             Happening::Shutdown if node.up && now >= node.paused_until => self.step(index, Event::Shutdown),
             Happening::Shutdown => {}
+            Happening::Yield | Happening::Load(_) if now < node.paused_until => {}
+            Happening::Yield => self.step(index, Event::Yield),
+            Happening::Load(load) => {
+                let local = node.clock(now);
+                node.machine.set_load(local, load);
+                self.step(index, Event::Tick);
+            }
             Happening::Delete => {
                 let all_saw = self.nodes.iter().all(|node| node.machine.holder().is_some());
                 if all_saw && self.api.delete() {
@@ -273,6 +292,10 @@ impl World {
                 if node.working.is_some() && self.random.random_bool(0.7) {
                     self.at(now + delay, index, Happening::Local(Event::WorkEnded));
                 }
+            }
+            Action::WindDown => {
+                node.ending = true;
+                self.at(now + delay, index, Happening::Local(Event::WorkEnded));
             }
             // Here every effect lasts as long as its term had when it began: the harder case.
             Action::Cut => {}
