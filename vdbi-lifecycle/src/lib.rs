@@ -14,3 +14,4 @@ pub mod events;
 pub mod pods;
 pub mod renewer;
 pub mod revoker;
+pub mod rotation;

@@ -6,3 +6,4 @@ mod failover;
 mod health;
 mod life;
 mod refusals;
+mod rotation;

@@ -106,6 +106,17 @@ impl Process {
         Ok(kube::Client::try_from(kubernetes_config().await?)?)
     }
 
+    /// A client of its own that never repeats a request by itself: for whoever counts refusals, or time from sending.
+    ///
+    /// # Errors
+    ///
+    /// As [`kubernetes`](Self::kubernetes).
+    pub async fn kubernetes_without_retries(&self) -> anyhow::Result<kube::Client> {
+        let mut config = kubernetes_config().await?;
+        config.default_retry = false;
+        Ok(kube::Client::try_from(config)?)
+    }
+
     /// Who signs ledger entries: the configured cluster, or the one that the API server tells. While it cannot be asked this
     /// waits, and says why; `None` when the process has to end meanwhile.
     pub async fn owner(&self, client: &kube::Client) -> Option<Owner> {
@@ -146,10 +157,8 @@ impl Process {
         }
         let settings = election_settings(self.component, &self.config);
         let clock = Arc::new(BoottimeClock);
-        let mut config = kubernetes_config().await?;
         // A request that is repeated behind its back would outlive the deadlines that the election counts from sending it.
-        config.default_retry = false;
-        let client = kube::Client::try_from(config)?;
+        let client = self.kubernetes_without_retries().await?;
         let election =
             LeaseElection::new(client, settings, clock, &self.registry)?.on_overrun(|| std::process::abort());
         election.report(&self.health);

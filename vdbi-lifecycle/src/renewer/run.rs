@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 use vdbi_core::{
@@ -23,7 +23,10 @@ use super::{
     metrics::Metrics,
     plan::{Attempt, Life, Plan, Step, Task},
 };
-use crate::events::{News, PodEvents};
+use crate::{
+    events::{News, PodEvents},
+    rotation::{Rotating, Rotation},
+};
 
 /// A request that takes longer is a sign of overload.
 const SLOW: Duration = Duration::from_secs(2);
@@ -53,17 +56,19 @@ pub struct Renewer<S, L> {
     settings: Settings,
     metrics: Arc<Metrics>,
     events: Option<PodEvents>,
+    rotation: Option<Rotation>,
 }
 
 impl<S, L> Clone for Renewer<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, settings, metrics, events } = self;
+        let Self { source, ledger, settings, metrics, events, rotation } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
             settings: settings.clone(),
             metrics: metrics.clone(),
             events: events.clone(),
+            rotation: rotation.clone(),
         }
     }
 }
@@ -86,6 +91,7 @@ struct Work {
     in_flight: JoinSet<Outcome>,
     /// Events under way.
     telling: JoinSet<()>,
+    rotating: Option<Rotating>,
     /// Requests since the last summary.
     requests: u32,
 }
@@ -94,13 +100,20 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     /// A renewer that has yet to be run.
     pub fn new(source: S, ledger: L, settings: Settings, registry: &Registry) -> Self {
         let metrics = Arc::new(Metrics::new(registry));
-        Self { source: Arc::new(source), ledger: Arc::new(ledger), settings, metrics, events: None }
+        let (source, ledger) = (Arc::new(source), Arc::new(ledger));
+        Self { source, ledger, settings, metrics, events: None, rotation: None }
     }
 
     /// Also tells the pods concerned when a credential is lost, or ends at its maximum.
     #[must_use]
     pub fn with_events(self, events: PodEvents) -> Self {
         Self { events: Some(events), ..self }
+    }
+
+    /// Also has pods that ask for it replaced before their credential ends at its maximum.
+    #[must_use]
+    pub fn with_rotation(self, rotation: Rotation) -> Self {
+        Self { rotation: Some(rotation), ..self }
     }
 
     /// Renews until the term is over: the work for [`Leadership::run`](vdbi_core::leadership::Leadership::run).
@@ -116,6 +129,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             entries: HashMap::new(),
             in_flight: JoinSet::new(),
             telling: JoinSet::new(),
+            rotating: self.rotation.as_ref().map(|rotation| rotation.begin(term.clone())),
             requests: 0,
         };
         let mut scan = tokio::time::interval(self.settings.scan_interval);
@@ -141,6 +155,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 }
                 Some(finished) = work.in_flight.join_next() => self.settle(&mut work, finished?, started.elapsed()),
                 Some(_) = work.telling.join_next() => {}
+                error = broken(&mut work.rotating) => return Err(error.into()),
                 () = tokio::time::sleep_until(started + due.unwrap_or_default()), if due.is_some() && room => {
                     let now = started.elapsed();
                     if let Some(task) = work.plan.take_due(now) {
@@ -154,6 +169,9 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         // What has begun is finished, as far as the term lets it.
         while work.in_flight.join_next().await.is_some() {}
+        if let Some(rotating) = work.rotating {
+            rotating.finish().await;
+        }
         self.metrics.idle();
         Ok(())
     }
@@ -184,6 +202,9 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         let ending = work.plan.settle(task, now, &attempt, rand::random());
         let Some(entry) = entry else { return };
+        if let Some(rotating) = &work.rotating {
+            rotating.note(task, &entry, &attempt);
+        }
         let news = match attempt {
             Attempt::Renewed(renewed) if ending => News::Ending(renewed.ttl),
             Attempt::Lost => News::Lost,
@@ -271,6 +292,13 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             }
             Err(_over) => (Attempt::Failed(Advice::Retry), None),
         }
+    }
+}
+
+async fn broken(rotating: &mut Option<Rotating>) -> JoinError {
+    match rotating {
+        Some(rotating) => rotating.broken().await,
+        None => std::future::pending().await,
     }
 }
 

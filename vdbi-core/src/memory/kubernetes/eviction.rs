@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     call::Request,
     deletion::delete,
-    resource::{POD_DISRUPTION_BUDGETS, PODS},
+    resource::POD_DISRUPTION_BUDGETS,
     selector::Selector,
     status::Refusal,
     store::{Object, Store},
