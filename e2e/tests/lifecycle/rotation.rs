@@ -125,7 +125,7 @@ impl Shop {
 
     async fn left(&self) -> Result<i32> {
         let status = self.budgets.get("web").await?.status.context("a budget has a status")?;
-        Ok(status.disruptions_allowed)
+        status.disruptions_allowed.context("it counts")
     }
 
     /// A pod of the ReplicaSet that asks for rotation; its login.
