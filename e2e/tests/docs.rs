@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, fs, path::Path};
 use vdbi_core::metrics::{Definition, Kind};
 
 /// Every component's metrics.
-const METRICS: [&[Definition]; 6] = [
+const METRICS: [&[Definition]; 7] = [
     vdbi_core::vault::metrics::ALL,
     vdbi_webhook::metrics::ALL,
     vdbi_lifecycle::renewer::metrics::ALL,
     vdbi_lifecycle::renewer::metrics::per_pod::ALL,
+    vdbi_lifecycle::rotation::metrics::ALL,
     vdbi_lifecycle::revoker::metrics::ALL,
     vdbi_lifecycle::election::metrics::ALL,
 ];

@@ -16,7 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use crate::{ledger::EntryId, pod::ANNOTATION_PREFIX};
+use crate::{
+    ledger::EntryId,
+    pod::{ANNOTATION_PREFIX, ROTATION_ANNOTATION},
+};
 
 mod template;
 
@@ -58,6 +61,8 @@ pub enum Outcome {
 pub struct Request {
     /// At least one, ordered by name: the order of the ids in the uuid annotation.
     pub databases: Vec<DatabaseRequest>,
+    /// How the pod gets another credential before its own ends; `None` where it does not ask for that.
+    pub rotation: Option<Rotation>,
     /// What was not understood and does no harm, for the user. Annotations are named without their prefix, since kubectl may
     /// cut a warning after 120 characters.
     pub warnings: Vec<String>,
@@ -113,6 +118,14 @@ pub enum OnConflict {
     Replace,
 }
 
+/// How a pod gets another credential before its own reaches its maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rotation {
+    /// The pod is evicted, and the one that its controller makes in its place gets a credential of its own.
+    Evict,
+}
+
 /// How a credential reaches the containers.
 #[derive(Clone, Debug)]
 pub enum Delivery {
@@ -165,6 +178,12 @@ pub enum Error {
     UnknownConflict {
         /// The database.
         database: String,
+        /// What was written.
+        value: String,
+    },
+    /// A way to another credential that does not exist.
+    #[error("annotation {ROTATION_ANNOTATION}: {value:?} is not supported: use evict, or remove it")]
+    UnknownRotation {
         /// What was written.
         value: String,
     },
@@ -254,7 +273,7 @@ pub fn parse(annotations: &BTreeMap<String, String>, default_engine: &str) -> Re
             (None, "cluster") if !value.is_empty() => global.engine = value,
             (None, "role") => global.role = value,
             (None, "mode") => global.mode = value,
-            (None, "cluster" | "uuid" | "injected") => {}
+            (None, "cluster" | "uuid" | "injected" | "rotation") => {}
             (None, _) => {
                 warnings.push(format!("annotation {key} has no effect: did you mean <database>.{key}?"))
             }
@@ -264,12 +283,27 @@ pub fn parse(annotations: &BTreeMap<String, String>, default_engine: &str) -> Re
         return Err(Error::NoDatabase);
     }
     path("cluster", global.engine, true)?;
+    let rotation = rotation(annotations)?;
     let databases = databases
         .into_iter()
         .map(|(name, database)| database.request(name, &global))
         .collect::<Result<Vec<_>, _>>()?;
     refuse_duplicates(&databases)?;
-    Ok(Outcome::Inject(Request { databases, warnings }))
+    Ok(Outcome::Inject(Request { databases, rotation, warnings }))
+}
+
+/// How a pod with these annotations gets another credential before its own ends, if it asks for that.
+///
+/// # Errors
+///
+/// [`Error::UnknownRotation`].
+pub fn rotation(annotations: &BTreeMap<String, String>) -> Result<Option<Rotation>, Error> {
+    let value = annotations.get(ROTATION_ANNOTATION).map_or("", |value| value.trim());
+    match value.to_ascii_lowercase().as_str() {
+        "" => Ok(None),
+        "evict" => Ok(Some(Rotation::Evict)),
+        _ => Err(Error::UnknownRotation { value: value.to_owned() }),
+    }
 }
 
 /// The ledger entries that a uuid annotation lists. Anybody who may edit the pod may write it, so it is only ever a hint:
@@ -504,7 +538,7 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_refused_with_its_annotation() {
         let uri = [("m.role", "r"), ("m.mode", "uri"), ("m.env-key-uri", "U")];
-        let cases: [(&[(&str, &str)], &str); 14] = [
+        let cases: [(&[(&str, &str)], &str); 15] = [
             (&[], "<database>.role"),
             (&[("uuid", "x")], "<database>.role"),
             (&[("m.mode", "classic")], "m.role"),
@@ -518,6 +552,10 @@ mod tests {
             (&[("m.role", "r"), ("m.mode", "uri"), ("m.template", "a://b")], "m.env-key-uri"),
             (&uri, "m.template"),
             (&[("m.role", "r"), ("m.on-conflict", "merge")], "refuse or replace"),
+            (
+                &[("m.role", "r"), ("rotation", "restart")],
+                "numberly.io/rotation: \"restart\" is not supported: use evict",
+            ),
             (
                 &[("a.role", "r"), ("b.role", "r"), ("a.containers", "x"), ("b.containers", "y,x")],
                 ".containers",
@@ -542,6 +580,17 @@ mod tests {
         assert!(a.selects("web") && a.selects("migrate") && !a.selects("worker"));
         assert_eq!((a.on_conflict, b.on_conflict), (OnConflict::Replace, OnConflict::Refuse));
         assert!(a.variables().eq(b.variables()));
+    }
+
+    #[test]
+    fn rotation_is_asked_for_by_name_and_is_off_otherwise() {
+        for (value, rotation) in
+            [("evict", Some(Rotation::Evict)), (" Evict ", Some(Rotation::Evict)), ("", None)]
+        {
+            let request = request(&[("main.role", "app"), ("rotation", value)]).unwrap();
+            assert_eq!((request.rotation, request.warnings.len()), (rotation, 0), "{value:?}");
+        }
+        assert_eq!(request(&[("main.role", "app")]).unwrap().rotation, None);
     }
 
     #[test]

@@ -119,6 +119,7 @@ pub struct Config {
     pub leader_election: LeaderElectionConfig,
     pub sync_ttl_second: Duration,
     pub renewer: RenewerConfig,
+    pub rotation: RotationConfig,
     pub revoker: RevokerConfig,
 }
 
@@ -184,6 +185,15 @@ pub struct LeaderElectionConfig {
 #[non_exhaustive]
 pub struct RenewerConfig {
     pub renew_at: f64,
+    pub max_in_flight: usize,
+}
+
+/// `rotation.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct RotationConfig {
+    pub enabled: bool,
     pub max_in_flight: usize,
 }
 

@@ -12,6 +12,10 @@ pub const UUID_ANNOTATION: &str = "db-creds-injector.numberly.io/uuid";
 /// The annotation by which a second invocation of the webhook knows its own work: see `vdbi_webhook::policy`.
 pub const MARK_ANNOTATION: &str = "db-creds-injector.numberly.io/injected";
 
+/// The annotation by which a pod asks for another credential before its own ends: see
+/// [`annotation::Rotation`](crate::annotation::Rotation).
+pub const ROTATION_ANNOTATION: &str = "db-creds-injector.numberly.io/rotation";
+
 /// The service account of a pod that names none (the API server's own default).
 pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 

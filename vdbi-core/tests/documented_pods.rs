@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 use vdbi_core::{
-    annotation::{self, Delivery, Outcome, Request, Template},
+    annotation::{self, Delivery, Outcome, Request, Rotation, Template},
     secret::Secret,
 };
 
@@ -14,10 +14,17 @@ fn document(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
 }
 
-/// What the only pod of a document asks for.
+/// What the first pod of a document asks for.
 fn request(path: &str) -> Request {
-    let document = document(path);
-    let (_, sample) = document.split_once("```yaml\n").unwrap();
+    requests(path).swap_remove(0)
+}
+
+/// What the pods of a document ask for.
+fn requests(path: &str) -> Vec<Request> {
+    document(path).split("```yaml\n").skip(1).map(parse).collect()
+}
+
+fn parse(sample: &str) -> Request {
     let pod: Value = serde_saphyr::from_str(sample.split("```").next().unwrap()).unwrap();
     assert_eq!(pod["metadata"]["labels"]["vault-db-injector"], "true");
     let annotations: BTreeMap<String, String> =
@@ -40,11 +47,19 @@ fn the_first_pod_gets_user_and_password() {
 #[test]
 fn the_pod_with_two_databases_gets_variables_and_a_uri() {
     let request = request("docs/annotations.md");
+    assert_eq!(request.rotation, None);
     let [main, reports] = &request.databases[..] else { panic!("{request:?}") };
     assert_eq!((main.role.as_str(), reports.role.as_str(), request.warnings.len()), ("app", "reader", 0));
     assert!(
         matches!(main.delivery, Delivery::Classic { .. }) && matches!(reports.delivery, Delivery::Uri { .. })
     );
+}
+
+#[test]
+fn the_pod_that_rotates_is_evicted() {
+    let requests = requests("docs/annotations.md");
+    assert_eq!(requests.len(), 2);
+    assert_eq!((requests[1].rotation, requests[1].warnings.len()), (Some(Rotation::Evict), 0));
 }
 
 #[test]

@@ -18,6 +18,12 @@ pub const ENDING: &str = "CredentialEnding";
 /// The reason of the event on a pod whose credential no longer exists.
 pub const LOST: &str = "CredentialLost";
 
+/// The reason of the event on a pod that was evicted, so that another gets another credential.
+pub const ROTATION: &str = "CredentialRotation";
+
+/// The reason of the event on a pod that asks for rotation and cannot be evicted.
+pub const ROTATION_BLOCKED: &str = "CredentialRotationBlocked";
+
 /// Writes events on pods. Needs the verbs create and patch on events of `events.k8s.io`, and list on pods.
 #[derive(Clone)]
 pub struct PodEvents {
@@ -61,15 +67,26 @@ impl PodEvents {
         let namespace = &entry.pod.namespace;
         let claims = self.pods.claims_in(namespace).await.map_err(Failure::Pods)?;
         let Some(Claimant { name, uid }) = claims.holder(id, entry) else { return Ok(()) };
+        self.publish(namespace, name, uid, &news.event(&entry.database)).await.map_err(Failure::Refused)
+    }
+
+    /// Writes an event on a pod that is known.
+    pub(crate) async fn publish(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        event: &Event,
+    ) -> Result<(), kube::Error> {
         let pod = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
-            namespace: Some(namespace.clone()),
-            name: Some(name.clone()),
-            uid: Some(uid.clone()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        self.recorder.publish(&news.event(&entry.database), &pod).await.map_err(Failure::Refused)
+        self.recorder.publish(event, &pod).await
     }
 }
 

@@ -16,6 +16,7 @@ pub mod events;
 pub mod pods;
 pub mod renewer;
 pub mod revoker;
+pub mod rotation;
 pub mod shard;
 
 mod tally;

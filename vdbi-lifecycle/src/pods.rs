@@ -20,7 +20,7 @@ use vdbi_core::{
 };
 
 /// A pod that has ended has no use for its credentials, though its object remains.
-const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+pub(crate) const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;

@@ -26,6 +26,12 @@ struct Shared<T> {
 #[derive(Debug)]
 pub(crate) struct Counted<T: Figures>(Tally<T>, Shard);
 
+impl Figures for usize {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
 impl<T: Figures> Tally<T> {
     /// Nothing runs yet; `show` gets the total whenever it changes, and now.
     pub(crate) fn new(show: impl Fn(&T) + Send + Sync + 'static) -> Self {
@@ -87,12 +93,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-
-    impl Figures for usize {
-        fn add(&mut self, other: &Self) {
-            *self += other;
-        }
-    }
 
     #[test]
     fn terms_add_up_while_they_run_and_leave_nothing_behind() {

@@ -40,6 +40,7 @@ fn cluster_rules(component: Component) -> Value {
         Component::Renewer => json!([
             identity,
             { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] },
+            { "apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"] },
             { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
         ]),
         Component::Revoker => {

@@ -128,13 +128,14 @@ async fn a_component_has_no_more_rights_in_kubernetes_than_it_needs() -> Result<
     let (injector, renewer, revoker) = (Component::Injector, Component::Renewer, Component::Revoker);
     let everybody = [injector, renewer, revoker];
     // verb, group/resource/name, namespace (empty: all), who may.
-    let rights: [(&str, &str, &str, &[Component]); 15] = [
+    let rights: [(&str, &str, &str, &[Component]); 16] = [
         ("create", "/serviceaccounts/token/", "shop", &[injector]),
         ("get", "/namespaces//kube-system", "", &everybody),
         ("get", "/namespaces//shop", "", &[]),
         ("list", "/pods//", "", &[renewer, revoker]),
         ("watch", "/pods//", "", &[revoker]),
         ("delete", "/pods//", "shop", &[]),
+        ("create", "/pods/eviction/", "shop", &[renewer]),
         ("create", "events.k8s.io/events//", "shop", &[renewer]),
         ("create", "/events//", "shop", &[]),
         ("get", "coordination.k8s.io/leases//vdbi", "vdbi-system", &[renewer, revoker]),

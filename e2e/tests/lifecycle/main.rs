@@ -7,5 +7,6 @@ mod health;
 mod life;
 mod outages;
 mod refusals;
+mod rotation;
 mod sharding;
 mod takeover;

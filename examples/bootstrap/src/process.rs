@@ -106,6 +106,17 @@ impl Process {
         Ok(kube::Client::try_from(kubernetes_config().await?)?)
     }
 
+    /// A client of its own that never repeats a request by itself: for whoever counts refusals, or time from sending.
+    ///
+    /// # Errors
+    ///
+    /// As [`kubernetes`](Self::kubernetes).
+    pub async fn kubernetes_without_retries(&self) -> anyhow::Result<kube::Client> {
+        let mut config = kubernetes_config().await?;
+        config.default_retry = false;
+        Ok(kube::Client::try_from(config)?)
+    }
+
     /// Who signs ledger entries: the configured cluster, or the one that the API server tells. While it cannot be asked this
     /// waits, and says why; `None` when the process has to end meanwhile.
     pub async fn owner(&self, client: &kube::Client) -> Option<Owner> {
@@ -165,10 +176,8 @@ impl Process {
                  own, and waits for it to expire. Set both by the downward API"
             );
         }
-        let mut config = kubernetes_config().await?;
         // A request that is repeated behind its back would outlive the deadlines that the election counts from sending it.
-        config.default_retry = false;
-        let client = kube::Client::try_from(config)?;
+        let client = self.kubernetes_without_retries().await?;
         Ok((client, election_settings(self.component, &self.config), Arc::new(BoottimeClock)))
     }
 

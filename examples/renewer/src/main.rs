@@ -8,6 +8,7 @@ use vdbi_lifecycle::{
     events::PodEvents,
     pods::Pods,
     renewer::{Renewer, Settings},
+    rotation::{self, Rotation},
 };
 
 fn main() -> ExitCode {
@@ -30,8 +31,17 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
         per_pod_metrics: config.metrics.per_pod,
     };
     let pods = Pods::new(kubernetes.clone(), &config.injector_label);
-    let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)
-        .with_events(PodEvents::new(kubernetes, pods, "vdbi-renewer"));
+    let events = PodEvents::new(kubernetes, pods, "vdbi-renewer");
+    let mut renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)
+        .with_events(events.clone());
+    if config.rotation.enabled {
+        let settings = rotation::Settings {
+            label: config.injector_label.clone(),
+            max_in_flight: config.rotation.max_in_flight,
+        };
+        let client = process.kubernetes_without_retries().await?;
+        renewer = renewer.with_rotation(Rotation::new(client, events, settings, &process.registry));
+    }
     let elections = process.elections().await?;
     let work = move |shard, term| renewer.clone().for_shard(shard).run(term);
     elections.run(work, process.shutdown.clone()).await?;

@@ -366,6 +366,20 @@ pub const KEYS: &[Key] = &[
     ),
     key("renewer.maxInFlight", Kind::Integer, "16", &[Renewer], "renewals under way at once, at most"),
     key(
+        "rotation.enabled",
+        Kind::Bool,
+        "true",
+        &[Renewer],
+        "evict pods with the annotation rotation before their credential reaches its maximum; needs create on pods/eviction",
+    ),
+    key(
+        "rotation.maxInFlight",
+        Kind::Integer,
+        "5",
+        &[Renewer],
+        "rotations under way at once, at most; more only where some would otherwise be too late",
+    ),
+    key(
         "revoker.interval",
         Kind::Duration,
         "5m",

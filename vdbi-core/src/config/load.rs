@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::{
     Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, MetricsConfig, NriConfig,
-    RenewerConfig, RevokerConfig, WebhookConfig,
+    RenewerConfig, RevokerConfig, RotationConfig, WebhookConfig,
     keys::{KEYS, Key, nearest},
     values::Values,
 };
@@ -246,6 +246,10 @@ fn typed(values: &mut Values, component: Component) -> Config {
         renewer: RenewerConfig {
             renew_at: values.number("renewer.renewAt", 0.1, 0.9),
             max_in_flight: values.number("renewer.maxInFlight", 1, 10_000),
+        },
+        rotation: RotationConfig {
+            enabled: values.bool("rotation.enabled"),
+            max_in_flight: values.number("rotation.maxInFlight", 1, 10_000),
         },
         revoker: RevokerConfig {
             interval: values.positive_duration("revoker.interval"),

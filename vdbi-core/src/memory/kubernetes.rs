@@ -1,6 +1,6 @@
 //! An embedded Kubernetes API: for tests that need what a cluster would answer, without a cluster.
 //!
-//! [`KubernetesApi`] keeps pods, leases, namespaces, service accounts, nodes and events, and hands out real
+//! [`KubernetesApi`] keeps pods, leases, namespaces, service accounts, disruption budgets, nodes and events, and hands out real
 //! [`kube::Client`]s, so that watchers, reflectors and electors run over it unchanged.
 //!
 //! ```
@@ -31,6 +31,7 @@
 //! - Lists can be paginated, and every read can ask for metadata alone.
 //! - A pod gets its uid, name and status after admission. Deleting one that is bound to a node and not finished only marks it,
 //!   until it is deleted again without a grace period, as the kubelet does. Its specification is immutable.
+//! - An eviction is refused by a disruption budget that has none left; a test writes the budget's status.
 //! - A mutating webhook is called over real HTTPS.
 //!
 //! # What it does not do
@@ -46,6 +47,7 @@ mod call;
 mod connection;
 mod defaults;
 mod deletion;
+mod eviction;
 mod fault;
 mod resource;
 mod selector;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 use vdbi_core::{
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     budget::{Budget, SLOW},
     events::{News, PodEvents},
+    rotation::{Rotating, Rotation},
     shard::Shard,
 };
 
@@ -72,11 +73,12 @@ pub struct Renewer<S, L> {
     shard: Shard,
     metrics: Arc<Metrics>,
     events: Option<PodEvents>,
+    rotation: Option<Rotation>,
 }
 
 impl<S, L> Clone for Renewer<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, settings, shard, metrics, events } = self;
+        let Self { source, ledger, settings, shard, metrics, events, rotation } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
@@ -84,6 +86,7 @@ impl<S, L> Clone for Renewer<S, L> {
             shard: *shard,
             metrics: metrics.clone(),
             events: events.clone(),
+            rotation: rotation.clone(),
         }
     }
 }
@@ -106,6 +109,7 @@ struct Work {
     in_flight: JoinSet<Outcome>,
     /// Events under way.
     telling: JoinSet<()>,
+    rotating: Option<Rotating>,
     /// Requests since the last summary.
     requests: u32,
 }
@@ -119,7 +123,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         let metrics = Arc::new(metrics);
         let (source, ledger) = (Arc::new(source), Arc::new(ledger));
-        Self { source, ledger, settings, shard: Shard::WHOLE, metrics, events: None }
+        Self { source, ledger, settings, shard: Shard::WHOLE, metrics, events: None, rotation: None }
     }
 
     /// What the leader of one shard runs, of a renewer of the whole ledger: it renews the entries of that shard, with an even share
@@ -137,6 +141,12 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         Self { events: Some(events), ..self }
     }
 
+    /// Also has pods that ask for it replaced before their credential ends at its maximum.
+    #[must_use]
+    pub fn with_rotation(self, rotation: Rotation) -> Self {
+        Self { rotation: Some(rotation), ..self }
+    }
+
     /// Renews until the term is over: the work for [`Leadership::run`](vdbi_core::leadership::Leadership::run).
     ///
     /// # Errors
@@ -151,6 +161,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             entries: HashMap::new(),
             in_flight: JoinSet::new(),
             telling: JoinSet::new(),
+            rotating: self.rotation.as_ref().map(|rotation| rotation.begin(term.clone(), self.shard)),
             requests: 0,
         };
         let mut scan = tokio::time::interval(self.settings.scan_interval);
@@ -180,6 +191,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 },
                 Some(finished) = work.in_flight.join_next() => self.settle(&mut work, finished?, started.elapsed()),
                 Some(_) = work.telling.join_next() => {}
+                error = broken(&mut work.rotating) => return Err(error.into()),
                 () = tokio::time::sleep_until(started + due.unwrap_or_default()), if due.is_some() && room => {
                     let now = started.elapsed();
                     if let Some(task) = work.plan.take_due(now) {
@@ -193,6 +205,9 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         // What has begun is finished, as far as the term lets it.
         while work.in_flight.join_next().await.is_some() {}
+        if let Some(rotating) = work.rotating {
+            rotating.finish().await;
+        }
         Ok(())
     }
 
@@ -247,6 +262,9 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         let ending = work.plan.settle(task, now, &attempt, rand::random());
         let Some(entry) = entry else { return };
+        if let Some(rotating) = &work.rotating {
+            rotating.note(task, &entry, &attempt);
+        }
         let news = match attempt {
             Attempt::Renewed(renewed) if ending => News::Ending(renewed.ttl),
             Attempt::Lost => News::Lost,
@@ -351,6 +369,13 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             self.ledger.read(id).await
         };
         matches!(term.wait(read).await, Ok(Ok(None)))
+    }
+}
+
+async fn broken(rotating: &mut Option<Rotating>) -> JoinError {
+    match rotating {
+        Some(rotating) => rotating.broken().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -40,13 +40,22 @@ pub(super) static LEASES: Resource = Resource {
     create_on_update: true,
     ..CORE
 };
+pub(super) static POD_DISRUPTION_BUDGETS: Resource = Resource {
+    group: "policy",
+    plural: "poddisruptionbudgets",
+    kind: "PodDisruptionBudget",
+    has_status: true,
+    unconditional_update: false,
+    ..CORE
+};
 static NODES: Resource =
     Resource { plural: "nodes", kind: "Node", namespaced: false, has_status: true, ..CORE };
 static EVENTS: Resource = Resource { plural: "events", kind: "Event", create_on_update: true, ..CORE };
 static NEW_EVENTS: Resource =
     Resource { group: "events.k8s.io", plural: "events", kind: "Event", create_on_update: true, ..CORE };
 
-static ALL: [&Resource; 7] = [&PODS, &NAMESPACES, &SERVICE_ACCOUNTS, &LEASES, &NODES, &EVENTS, &NEW_EVENTS];
+static ALL: [&Resource; 8] =
+    [&PODS, &NAMESPACES, &SERVICE_ACCOUNTS, &LEASES, &POD_DISRUPTION_BUDGETS, &NODES, &EVENTS, &NEW_EVENTS];
 
 impl Resource {
     pub(super) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Self> {

@@ -46,6 +46,11 @@ impl Selector {
         })
     }
 
+    /// Everything in a namespace.
+    pub(super) fn in_namespace(namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..Self::default() }
+    }
+
     pub(super) fn matches(&self, object: &Value) -> bool {
         let metadata = &object["metadata"];
         self.namespace.as_ref().is_none_or(|namespace| metadata["namespace"] == namespace.as_str())

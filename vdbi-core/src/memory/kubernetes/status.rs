@@ -15,6 +15,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
     about: Option<Box<About>>,
+    /// A reason and a message.
+    cause: Option<(&'static str, String)>,
 }
 
 /// The object that a refusal is about.
@@ -28,7 +30,14 @@ struct About {
 
 impl Refusal {
     pub(super) fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.to_owned(), message: message.into(), retry_after: None, about: None }
+        Self {
+            code,
+            reason: reason.to_owned(),
+            message: message.into(),
+            retry_after: None,
+            about: None,
+            cause: None,
+        }
     }
 
     /// A refusal with the reason that belongs to its code.
@@ -103,6 +112,12 @@ impl Refusal {
         Self::of_code(409, message).about_kind(resource, name)
     }
 
+    /// What an eviction meets that a disruption budget has nothing left for.
+    pub(super) fn disruption_budget(why: &str) -> Self {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        Self { cause: Some(("DisruptionBudget", why.to_owned())), ..Self::of_code(429, message) }
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         Self::of_code(405, "the server does not allow this method on the requested resource")
     }
@@ -137,6 +152,9 @@ impl Refusal {
             if !group.is_empty() {
                 status["details"]["group"] = (*group).into();
             }
+        }
+        if let Some((reason, message)) = &self.cause {
+            status["details"]["causes"] = json!([{"reason": reason, "message": message}]);
         }
         if let Some(delay) = self.retry_after {
             status["details"]["retryAfterSeconds"] = delay.as_secs().into();

@@ -7,6 +7,7 @@ use super::{
     call::{Request, Verb},
     defaults::{admit, default_pod, generate_name, own_metadata, remove},
     deletion::{delete, ends_with_this_write},
+    eviction::evict,
     resource::{PODS, Resource, SERVICE_ACCOUNTS},
     status::Refusal,
     store::{Object, Page, Store},
@@ -54,7 +55,7 @@ pub(super) async fn execute(api: &KubernetesApi, request: &Request, body: &[u8])
         (Verb::Create, Some("eviction")) if request.resource == &PODS => {
             let mut store = api.store();
             let pod = find(&store, request)?;
-            delete(&mut store, request, &pod, &json!({}))?;
+            evict(&mut store, request, &pod, &parse(body)?)?;
             Ok(Reply::created(success(201).into()))
         }
         (Verb::Update, None | Some("status")) => update(&mut api.store(), request, parse(body)?),
