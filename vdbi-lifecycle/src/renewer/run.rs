@@ -293,7 +293,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 let attempt = if corrupt { Attempt::NotOurs } else { retry };
                 return (attempt, None, Some(matches!(error, LedgerError::Unavailable(_))));
             }
-            Err(_over) => return (retry, None, None),
+            Err(_over) => return (retry, None, unanswered(term)),
         };
         (self.look(&entry), Some(Arc::new(entry)), Some(false))
     }
@@ -340,7 +340,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 }
                 (attempt, Some(matches!(error, SourceError::Unavailable(_))))
             }
-            Err(_over) => (Attempt::Failed(Advice::Retry), None),
+            Err(_over) => (Attempt::Failed(Advice::Retry), unanswered(term)),
         }
     }
 
@@ -352,6 +352,11 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         };
         matches!(term.wait(read).await, Ok(Ok(None)))
     }
+}
+
+/// Whether a call that ended with what the term had left is a sign of the backend's: the term was prolonged meanwhile.
+fn unanswered(term: &Term) -> Option<bool> {
+    term.check().is_ok().then_some(true)
 }
 
 impl<S, L> std::fmt::Debug for Renewer<S, L> {
