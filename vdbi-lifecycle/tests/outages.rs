@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
     admin::{self, PrometheusPage},
+    clock::Clock,
     credential::{CredentialRequest, CredentialSource},
     leadership::{Term, TermControl},
     ledger::{Entry, EntryId, Ledger, Owner},
@@ -170,6 +171,21 @@ async fn a_backend_that_is_slow_is_asked_less_and_less() {
     let (first, last) = (seconds[..20].iter().sum::<usize>(), seconds[100..].iter().sum::<usize>());
     eprintln!("{first} revocations in the first 20 seconds, {last} in the last 20: {seconds:?}");
     assert!(last <= 70, "a hundredth of the rate, three requests each: {last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_hangs_is_asked_less_though_every_call_ends_with_what_the_term_has_left() {
+    let clock = Arc::new(SuspendableClock::new());
+    let mut world = World::with(500, Duration::from_secs(7200), Duration::from_secs(600)).await;
+    let (term, control) = Term::new("lease", "me", "2", clock.clone(), Duration::from_secs(10));
+    (world.term, world.control) = (term, control);
+    let _hold = world.source.hold(SourceOperation::Revoke);
+    world.revoke(1000.0);
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.control.extend(clock.now() + Duration::from_secs(10));
+    }
+    world.shows("vdbi_revoker_budget_requests_per_second 10").await;
 }
 
 #[tokio::test(start_paused = true)]

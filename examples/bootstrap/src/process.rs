@@ -86,7 +86,7 @@ impl Process {
     ///
     /// When the configuration cannot be used.
     pub fn vault(&mut self) -> anyhow::Result<Vault> {
-        let vault = Vault::new(&self.config, &self.registry)?;
+        let vault = Vault::new(self.component, &self.config, &self.registry)?;
         vault.report(&self.health);
         let session = vault.login.clone();
         let shutdown = self.shutdown.clone();

@@ -1,7 +1,9 @@
 //! The secrets backend as configured.
 
+use std::time::Duration;
+
 use vdbi_core::{
-    config::Config,
+    config::{Component, Config},
     health::{self, Health, Probe},
     identity::PodIdentity,
     kubernetes::TokenRequestIdentity,
@@ -17,12 +19,12 @@ pub struct Vault {
 }
 
 impl Vault {
-    pub(crate) fn new(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+    pub(crate) fn new(component: Component, config: &Config, registry: &Registry) -> anyhow::Result<Self> {
         let settings = Settings {
             address: config.vault_address.clone(),
             namespace: config.vault_namespace.clone(),
             ca_file: config.vault_ca_cert.clone(),
-            request_timeout: config.vault_request_timeout,
+            request_timeout: request_timeout(component, config),
         };
         let client = VaultClient::new(&settings, registry)?;
         let token_file = config.service_account_token_file.clone();
@@ -72,5 +74,18 @@ impl Vault {
             move || health::detail(Some(&session()))
         });
         health.register_with("vault-login", Probe::Ready, session);
+    }
+}
+
+/// A leader's request ends with what its term has left. It has to time out before: one that is dropped with the term tells nobody
+/// that Vault does not answer.
+fn request_timeout(component: Component, config: &Config) -> Duration {
+    let election = &config.leader_election;
+    match component {
+        Component::Renewer | Component::Revoker => {
+            let left = election.hard_deadline.saturating_sub(election.renew_interval + election.retry);
+            config.vault_request_timeout.min(left)
+        }
+        Component::Injector | Component::Nri => config.vault_request_timeout,
     }
 }

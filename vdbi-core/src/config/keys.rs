@@ -112,7 +112,7 @@ pub const KEYS: &[Key] = &[
         Kind::Duration,
         "10s",
         ALL,
-        "how long one request to it may take; a request for a credential is always waited for",
+        "how long one request to it may take; a request for a credential is always waited for, and those of renewer and revoker take at most hardDeadline less renewInterval and retry of leaderElection",
     ),
     key(
         "vaultAuthPath",

@@ -311,7 +311,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 let attempt = if corrupt { Attempt::NotOurs } else { retry };
                 return (attempt, None, Some(matches!(error, LedgerError::Unavailable(_))));
             }
-            Err(_over) => return (retry, None, None),
+            Err(_over) => return (retry, None, unanswered(term)),
         };
         (self.look(&entry), Some(Arc::new(entry)), Some(false))
     }
@@ -358,7 +358,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                 }
                 (attempt, Some(matches!(error, SourceError::Unavailable(_))))
             }
-            Err(_over) => (Attempt::Failed(Advice::Retry), None),
+            Err(_over) => (Attempt::Failed(Advice::Retry), unanswered(term)),
         }
     }
 
@@ -377,6 +377,11 @@ async fn broken(rotating: &mut Option<Rotating>) -> JoinError {
         Some(rotating) => rotating.broken().await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether a call that ended with what the term had left is a sign of the backend's: the term was prolonged meanwhile.
+fn unanswered(term: &Term) -> Option<bool> {
+    term.check().is_ok().then_some(true)
 }
 
 impl<S, L> std::fmt::Debug for Renewer<S, L> {

@@ -189,6 +189,13 @@ enum Unrevoked {
     Over,
 }
 
+impl Unrevoked {
+    /// A call ended with what the term had left. Where it was prolonged meanwhile, the backend has not answered.
+    fn in_time(term: &Term) -> Self {
+        if term.check().is_ok() { Self::Unavailable } else { Self::Over }
+    }
+}
+
 /// What a comparison found.
 struct Findings {
     /// The entries that were read for it.
@@ -547,7 +554,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 let unavailable = matches!(error, SourceError::Unavailable(_));
                 return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
             }
-            Err(_over) => return Err(Unrevoked::Over),
+            Err(_over) => return Err(Unrevoked::in_time(term)),
         }
         match term.run(self.ledger.forget(id)).await {
             Ok(Ok(())) => self.metrics.forgotten(namespace, true),
@@ -557,7 +564,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 let unavailable = matches!(error, LedgerError::Unavailable(_));
                 return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
             }
-            Err(_over) => return Err(Unrevoked::Over),
+            Err(_over) => return Err(Unrevoked::in_time(term)),
         }
         tracing::info!(
             %id, %pod, database = entry.database,

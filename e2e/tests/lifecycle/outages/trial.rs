@@ -116,9 +116,9 @@ impl Trial {
     /// both are ready, and live.
     pub(super) async fn says(&self, vault: Vault, waiting: usize) -> Result<()> {
         eventually(PATIENCE, async || {
-            for replica in self.leaders() {
+            for (replica, name) in self.leaders().into_iter().zip(["renewer", "revoker"]) {
                 let up = replica.metric("vdbi_vault_up", &[]).await?;
-                ensure!(up == f64::from(u8::from(vault == Vault::Up)), "vdbi_vault_up {up}");
+                ensure!(up == f64::from(u8::from(vault == Vault::Up)), "vdbi_vault_up of the {name} is {up}");
                 for probe in ["/readyz", "/livez"] {
                     let (status, text) = replica.health(probe).await?;
                     ensure!(status == 200, "{probe}: {text}");
