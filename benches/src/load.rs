@@ -45,6 +45,42 @@ impl FromIterator<Duration> for Samples {
     }
 }
 
+/// Does something for each number below `count`, so many at once, and returns what came of it in any order.
+///
+/// # Errors
+///
+/// The first error.
+pub(crate) async fn each<T, F>(
+    count: usize,
+    at_once: usize,
+    operation: impl Fn(usize) -> F + Clone + Send + 'static,
+) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut running = JoinSet::new();
+    for _ in 0..at_once {
+        let (operation, next) = (operation.clone(), Arc::clone(&next));
+        running.spawn(async move {
+            let mut outcomes = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return anyhow::Ok(outcomes);
+                }
+                outcomes.push(operation(index).await?);
+            }
+        });
+    }
+    let mut outcomes = Vec::with_capacity(count);
+    while let Some(finished) = running.join_next().await {
+        outcomes.extend(finished??);
+    }
+    Ok(outcomes)
+}
+
 /// A closed loop: each client asks again once it has its answer, until the time is over or `most` have been asked.
 ///
 /// # Errors
@@ -86,6 +122,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn each_number_has_its_turn_once() {
+        let mut numbers = each(100, 7, |index| async move { Ok(index) }).await.unwrap();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+    }
 
     fn of(latencies: impl IntoIterator<Item = u64>) -> Samples {
         let latencies = latencies.into_iter().map(Duration::from_millis).collect();

@@ -5,6 +5,8 @@
 //! $ cargo run --release -p benches -- latency
 //! $ cargo run --release -p benches -- endurance
 //! $ cargo run --release -p benches -- leadership
+//! $ cargo run --release -p benches -- revocation
+//! $ cargo run --release -p benches -- renewal
 //! $ cargo run --release -p benches -- scale
 //! ```
 
@@ -13,6 +15,8 @@ mod latency;
 mod leadership;
 mod load;
 mod memory;
+mod renewal;
+mod revocation;
 mod scale;
 
 use std::fmt::Display;
@@ -47,6 +51,30 @@ enum Measurement {
     },
     /// Fail-over, requests and cut-off leaders of the election beside client-go's; it takes six minutes.
     Leadership(LeadershipOptions),
+    /// From the deletion of a pod to the end of its database role, one at a time and many at once.
+    Revocation {
+        /// How many pods are deleted one at a time.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
+        pods: u32,
+        /// How many pods are deleted at once.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
+        burst: u32,
+        /// Print JSON instead of tables.
+        #[arg(long)]
+        json: bool,
+    },
+    /// How long it takes to renew real credentials, for how many requests, and the memory of renewer and revoker meanwhile.
+    Renewal {
+        /// How many credentials, one measurement for each number; they grow.
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+        entries: Vec<usize>,
+        /// Over how many lives of 30 s requests are counted.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+        lives: u32,
+        /// Print JSON instead of tables.
+        #[arg(long)]
+        json: bool,
+    },
     /// Renewals of up to a million credentials over a day of virtual time, beside the Go product's algorithm; it needs no server.
     Scale {
         /// Virtual hours.
@@ -115,6 +143,20 @@ async fn main() -> Result<()> {
         Measurement::Leadership(LeadershipOptions { leases, candidates, json }) => {
             warn_of_debug_build();
             let report = leadership::measure(leases.into(), &candidates).await?;
+            print(&report, json.then(|| report.json()));
+        }
+        Measurement::Revocation { pods, burst, json } => {
+            warn_of_debug_build();
+            let report = revocation::measure(pods as usize, burst as usize).await?;
+            print(&report, json.then(|| report.json()));
+        }
+        Measurement::Renewal { entries, lives, json } => {
+            ensure!(
+                entries.is_sorted() && entries.iter().all(|entries| (1..=100_000).contains(entries)),
+                "--entries takes growing numbers from 1 to 100000"
+            );
+            warn_of_debug_build();
+            let report = renewal::measure(&entries, lives).await?;
             print(&report, json.then(|| report.json()));
         }
         Measurement::Scale { hours, largest, json } => {

@@ -56,6 +56,15 @@ impl Scene {
     /// When a server or a replica does not start.
     pub async fn with(access: DatabaseAccess, release: Release) -> Result<Self> {
         let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
+        Self::over(cluster, access, release).await
+    }
+
+    /// Starts a release of the caller's over servers of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// When a server refuses to be set up or a replica does not start.
+    pub async fn over(cluster: Cluster, access: DatabaseAccess, release: Release) -> Result<Self> {
         cluster.configure_database_access(&access).await?;
         let system = System::start(&cluster, &access, &release).await?;
         Ok(Self { system, cluster, access })

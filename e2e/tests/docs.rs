@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, fs, path::Path};
 use vdbi_core::metrics::{Definition, Kind};
 
 /// Every component's metrics.
-const METRICS: [&[Definition]; 5] = [
+const METRICS: [&[Definition]; 6] = [
     vdbi_core::vault::metrics::ALL,
     vdbi_webhook::metrics::ALL,
     vdbi_lifecycle::renewer::metrics::ALL,
+    vdbi_lifecycle::renewer::metrics::per_pod::ALL,
     vdbi_lifecycle::revoker::metrics::ALL,
     vdbi_lifecycle::election::metrics::ALL,
 ];

@@ -5,6 +5,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use jiff::Timestamp;
+
 mod duration;
 mod keys;
 mod load;
@@ -77,6 +79,7 @@ pub enum LogLevel {
 pub struct Config {
     pub log_level: LogLevel,
     pub log_format: LogFormat,
+    pub metrics: MetricsConfig,
     pub admin_address: SocketAddr,
     pub metrics_address: SocketAddr,
     pub shutdown_grace_period: Duration,
@@ -117,6 +120,14 @@ pub struct Config {
     pub sync_ttl_second: Duration,
     pub renewer: RenewerConfig,
     pub revoker: RevokerConfig,
+}
+
+/// `metrics.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct MetricsConfig {
+    pub per_pod: bool,
 }
 
 /// `webhook.*`
@@ -185,5 +196,11 @@ pub struct RevokerConfig {
     pub grace_period: Duration,
     pub brake_share: f64,
     pub brake_minimum: usize,
+    pub brake_override_until: Option<Timestamp>,
+    /// `revoker.labelRemoved` is `revoke`.
+    pub revoke_without_label: bool,
+    pub overdue_after: Duration,
     pub max_in_flight: usize,
+    /// Requests per second.
+    pub rate_limit: f64,
 }

@@ -129,6 +129,17 @@ pub trait CredentialSource: Send + Sync + 'static {
         std::future::ready(Ok(None))
     }
 
+    /// The accessor of a token that an entry of the Go product holds itself, so that it need not be held any longer. `None`, which is
+    /// the default, where tokens have none.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Gone`] when the token no longer exists.
+    fn accessor(&self, token: &Secret) -> impl Future<Output = Result<Option<String>, SourceError>> + Send {
+        let _ = token;
+        std::future::ready(Ok(None))
+    }
+
     /// Ends the credential and its token.
     ///
     /// # Errors

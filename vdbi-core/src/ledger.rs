@@ -142,6 +142,16 @@ pub trait Ledger: Send + Sync + 'static {
     /// Any but `Conflict` and `Corrupt`.
     fn list(&self) -> impl Future<Output = Result<Vec<EntryId>, LedgerError>> + Send;
 
+    /// The ids of all entries, as [`list`](Self::list) gives them, and with each its entry where this ledger can tell it in the same
+    /// request, exactly as [`read`](Self::read) would: what a component that knows nothing yet begins with. By default the ids alone.
+    ///
+    /// # Errors
+    ///
+    /// As those of `list`.
+    fn survey(&self) -> impl Future<Output = Result<Vec<(EntryId, Option<Stored>)>, LedgerError>> + Send {
+        async { Ok(self.list().await?.into_iter().map(|id| (id, None)).collect()) }
+    }
+
     /// Removes an entry and its key.
     ///
     /// # Errors

@@ -47,20 +47,20 @@ struct Shared {
     collectors: Mutex<Vec<Weak<dyn Collect>>>,
 }
 
-/// Gauges that are computed when somebody looks, and that have no series while there is nothing to tell.
+/// Gauges and counters that are computed when somebody looks, and that have no series while there is nothing to tell.
 pub trait Collect: Send + Sync {
     /// What there is to tell now. It must neither block nor perform I/O.
     fn collect(&self) -> Vec<Sample>;
 }
 
-/// The value of one series of a computed gauge.
+/// The value of one computed series.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The gauge.
+    /// The gauge or counter. No other metric has its name.
     pub definition: &'static Definition,
     /// Its labels, as the definition names them.
     pub labels: Vec<(&'static str, String)>,
-    /// Its value.
+    /// Its value; of a counter, a whole number.
     pub value: f64,
 }
 
@@ -112,13 +112,13 @@ impl Registry {
         }
     }
 
-    /// Has these gauges computed at each scrape, for as long as somebody else keeps the collector.
+    /// Has these series computed at each scrape, for as long as somebody else keeps the collector.
     pub fn collect_from(&self, collector: &Arc<impl Collect + 'static>) {
         let collector: Arc<dyn Collect> = collector.clone();
         self.collectors().push(Arc::downgrade(&collector));
     }
 
-    /// Computes the gauges of [`collect_from`](Self::collect_from). The metrics page shows them; whoever brings a recorder of
+    /// Computes the series of [`collect_from`](Self::collect_from). The metrics page shows them; whoever brings a recorder of
     /// its own has to ask for them.
     pub fn samples(&self) -> Vec<Sample> {
         let collectors: Vec<_> = {

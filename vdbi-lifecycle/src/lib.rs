@@ -10,6 +10,7 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+pub mod budget;
 pub mod election;
 pub mod events;
 pub mod pods;

@@ -1,8 +1,11 @@
 //! The pods that live now, as the API server lists them: metadata only.
 
-use std::collections::HashMap;
+mod watching;
+
+use std::{collections::HashMap, time::Duration};
 
 use futures::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
@@ -13,8 +16,10 @@ use kube::{
 use vdbi_core::{
     annotation::parse_uuids,
     ledger::{Entry, EntryId},
-    pod::UUID_ANNOTATION,
+    pod::{PodRef, UUID_ANNOTATION},
 };
+
+use crate::shard::Shard;
 
 /// A pod that has ended has no use for its credentials, though its object remains.
 const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
@@ -27,11 +32,31 @@ const PAGE: u32 = 500;
 pub struct Pods {
     client: Client,
     label: String,
+    end: End,
+}
+
+/// When a pod counts as ended, beyond being deleted, `Succeeded` or `Failed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// A pod that loses the label has ended, though it runs on.
+    pub without_label: bool,
+    /// A pod that should have been gone for so long has ended: its grace period is over, and no kubelet has confirmed that it is
+    /// gone, since its node is away. `metadata.deletionTimestamp` says when it should be gone.
+    pub overdue: Duration,
 }
 
 /// What happened to the labelled pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// A pod appeared or changed.
+    Seen {
+        /// Its namespace.
+        namespace: String,
+        /// The pod.
+        claimant: Claimant,
+        /// What its annotation lists.
+        ids: Vec<EntryId>,
+    },
     /// A pod was deleted, ended, or lost the label. These are the entries that it claimed.
     Ended {
         /// Its namespace.
@@ -48,7 +73,7 @@ pub enum Change {
 pub struct Claims(HashMap<(String, EntryId), Vec<Claimant>>);
 
 /// A pod that claims an entry.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
     /// Its name.
     pub name: String,
@@ -56,10 +81,23 @@ pub struct Claimant {
     pub uid: String,
 }
 
+impl Default for End {
+    /// A pod keeps its credentials without the label, and for five minutes after it should have been gone.
+    fn default() -> Self {
+        Self { without_label: false, overdue: Duration::from_secs(300) }
+    }
+}
+
 impl Pods {
     /// The pods that carry `label` with the value `true`.
     pub fn new(client: Client, label: &str) -> Self {
-        Self { client, label: format!("{label}=true") }
+        Self { client, label: format!("{label}=true"), end: End::default() }
+    }
+
+    /// Other rules for when a pod has ended.
+    #[must_use]
+    pub fn with_end(self, end: End) -> Self {
+        Self { end, ..self }
     }
 
     /// What the labelled pods of all namespaces claim now. The list is consistent, never from a cache.
@@ -71,13 +109,17 @@ impl Pods {
         self.claims(Api::all(self.client.clone()), ListParams::default().labels(&self.label)).await
     }
 
-    /// What the pods of one namespace claim now, with or without the label.
+    /// What the pods of one namespace claim now, with or without the label unless [`End::without_label`] says otherwise.
     ///
     /// # Errors
     ///
     /// The API server's.
     pub async fn claims_in(&self, namespace: &str) -> Result<Claims, kube::Error> {
-        self.claims(Api::namespaced(self.client.clone(), namespace), ListParams::default()).await
+        let mut parameters = ListParams::default();
+        if self.end.without_label {
+            parameters = parameters.labels(&self.label);
+        }
+        self.claims(Api::namespaced(self.client.clone(), namespace), parameters).await
     }
 
     async fn claims(
@@ -90,7 +132,8 @@ impl Pods {
         loop {
             let page = api.list(&parameters).await?;
             let more = page.metadata.continue_.filter(|token| !token.is_empty());
-            page.items.iter().for_each(|pod| claims.insert(pod));
+            let now = Timestamp::now();
+            page.items.iter().filter(|pod| !self.end.is_overdue(pod, now)).for_each(|pod| claims.insert(pod));
             match more {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => return Ok(claims),
@@ -99,15 +142,30 @@ impl Pods {
     }
 
     /// What happens to labelled pods, for as long as it is polled. Failures are logged and the watch is started again with
-    /// backoff.
-    pub fn changes(&self) -> impl Stream<Item = Change> + Send + use<> {
+    /// backoff; `connected` is told when there is a watch and when there is none.
+    pub fn changes<F: Fn(bool) + Clone + Send + Sync + 'static>(
+        &self,
+        connected: F,
+    ) -> impl Stream<Item = Change> + Send + use<F> {
+        let client = watching::reporting(&self.client, connected.clone());
         let configuration = watcher::Config::default().labels(&self.label).fields(NOT_ENDED);
-        watcher(Api::<PartialObjectMeta<Pod>>::all(self.client.clone()), configuration)
+        watcher(Api::<PartialObjectMeta<Pod>>::all(client), configuration)
             .default_backoff()
+            .inspect(move |event| {
+                if event.is_err() {
+                    connected(false);
+                }
+            })
             .filter_map(async |event| match event {
                 Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
                     Some(Change::Ended { namespace, ids: claimed(&pod) })
+                }
+                // A pod on its way out has no use for what follows.
+                Ok(watcher::Event::Apply(pod)) if pod.metadata.deletion_timestamp.is_none() => {
+                    let namespace = pod.namespace().unwrap_or_default();
+                    let ids = claimed(&pod);
+                    Some(Change::Seen { namespace, claimant: Claimant::from(&pod), ids })
                 }
                 Ok(watcher::Event::InitDone) => Some(Change::Restarted),
                 Ok(_) => None,
@@ -117,6 +175,16 @@ impl Pods {
                 }
             })
             .boxed()
+    }
+}
+
+impl Change {
+    /// What of it concerns this shard.
+    pub(crate) fn of(mut self, shard: Shard) -> Self {
+        if let Self::Ended { ids, .. } | Self::Seen { ids, .. } = &mut self {
+            ids.retain(|id| shard.covers(*id));
+        }
+        self
     }
 }
 
@@ -130,8 +198,8 @@ impl Claims {
     /// Adds what one pod claims.
     pub fn insert(&mut self, pod: &PartialObjectMeta<Pod>) {
         for id in claimed(pod) {
-            let claimant = Claimant { name: pod.name_any(), uid: pod.uid().unwrap_or_default() };
-            self.0.entry((pod.namespace().unwrap_or_default(), id)).or_default().push(claimant);
+            let claimants = self.0.entry((pod.namespace().unwrap_or_default(), id)).or_default();
+            claimants.push(Claimant::from(pod));
         }
     }
 
@@ -143,14 +211,48 @@ impl Claims {
     /// The entry's own pod, if it is among them: in its namespace, and with its name and uid as far as the entry knows them.
     /// Another pod that lists the id keeps nothing alive.
     pub fn holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
+        self.holders(id, entry).next()
+    }
+
+    /// The entry's own pod, where only one can be it.
+    pub fn sole_holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
+        let mut holders = self.holders(id, entry);
+        holders.next().filter(|_| holders.next().is_none())
+    }
+
+    fn holders(&self, id: EntryId, entry: &Entry) -> impl Iterator<Item = &Claimant> {
         let claimants = self.0.get(&(entry.pod.namespace.clone(), id));
-        claimants.into_iter().flatten().find(|Claimant { name, uid }| {
-            entry.pod.name.as_ref().is_none_or(|known| known == name)
-                && entry.pod.uid.as_ref().is_none_or(|known| known == uid)
-        })
+        claimants.into_iter().flatten().filter(|claimant| claimant.may_be(&entry.pod))
     }
 }
 
+impl Claimant {
+    /// Whether it is this pod, as far as name and uid are known.
+    pub fn may_be(&self, pod: &PodRef) -> bool {
+        pod.name.as_ref().is_none_or(|known| *known == self.name)
+            && pod.uid.as_ref().is_none_or(|known| *known == self.uid)
+    }
+}
+
+impl From<&PartialObjectMeta<Pod>> for Claimant {
+    fn from(pod: &PartialObjectMeta<Pod>) -> Self {
+        Self { name: pod.name_any(), uid: pod.uid().unwrap_or_default() }
+    }
+}
+
+impl End {
+    /// Whether a pod that is still there should have been gone for too long.
+    fn is_overdue(&self, pod: &PartialObjectMeta<Pod>, now: Timestamp) -> bool {
+        let patience = SignedDuration::try_from(self.overdue).unwrap_or(SignedDuration::MAX);
+        let due = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        due.is_some_and(|due| now.duration_since(due) > patience)
+    }
+}
+
+/// The entries that a pod lists. The Go product's node plugin keeps the entry of a pod that lists none under the pod's uid.
 fn claimed(pod: &PartialObjectMeta<Pod>) -> Vec<EntryId> {
-    pod.annotations().get(UUID_ANNOTATION).map(|ids| parse_uuids(ids)).unwrap_or_default()
+    match pod.annotations().get(UUID_ANNOTATION) {
+        Some(ids) => parse_uuids(ids),
+        None => pod.uid().and_then(|uid| uid.parse().ok()).into_iter().collect(),
+    }
 }

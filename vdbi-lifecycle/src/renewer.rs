@@ -1,6 +1,5 @@
 //! Keeps credentials alive while they are in the ledger.
 
-pub mod budget;
 pub mod metrics;
 pub mod plan;
 

@@ -201,6 +201,7 @@ impl World {
             scan_interval: 30 * SECOND,
             rate: 80.0,
             max_in_flight: 16,
+            per_pod_metrics: false,
         };
         let (terms, (registry, page)) = (Terms::default(), admin::prometheus().unwrap());
         let renewer = Renewer::new(self.noted(&terms), self.ledger.clone(), settings, &registry);
@@ -215,8 +216,15 @@ impl World {
             brake_share: 0.5,
             // Here they are really gone.
             brake_minimum: 8 * ENTRIES,
+            brake_override_until: None,
         };
-        let settings = revoker::Settings { rules, interval: 300 * SECOND, max_in_flight: 16 };
+        let settings = revoker::Settings {
+            rules,
+            interval: 300 * SECOND,
+            rate: 8_000.0,
+            max_in_flight: 16,
+            keep_raw_tokens: false,
+        };
         let (terms, (registry, page)) = (Terms::default(), admin::prometheus().unwrap());
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let revoker = Revoker::new(self.noted(&terms), self.ledger.clone(), pods, settings, &registry);

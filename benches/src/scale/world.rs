@@ -11,9 +11,9 @@ use vdbi_core::{
     credential::{Advice, Renewed},
     ledger::EntryId,
 };
-use vdbi_lifecycle::renewer::{
+use vdbi_lifecycle::{
     budget::Budget,
-    plan::{Attempt, Life, Plan, Step, Task},
+    renewer::plan::{Attempt, Life, Plan, Step, Task},
 };
 
 use super::{Scenario, vault::Vault};
@@ -148,7 +148,7 @@ impl World {
             && shard.budget.ready_at(now) <= now
             && let Some(task) = shard.plan.take_due(now)
         {
-            shard.budget.spend(now);
+            shard.budget.spend(now, 1);
             let (at, served) = self.vault.serve(now, task.step, &mut self.random);
             shard.in_flight.push(Reverse((at, task, served)));
             self.outcome.requests += 1;

@@ -37,6 +37,7 @@ fn renewer(access: &DatabaseAccess) -> String {
     format!(
         r#"
 path "{mount}/metadata/{prefix}/" {{ capabilities = ["list"] }}
+path "{mount}/detailed-metadata/{prefix}/" {{ capabilities = ["list"] }}
 path "{mount}/data/{prefix}/+" {{ capabilities = ["read"] }}
 path "auth/token/renew-accessor" {{ capabilities = ["update"] }}
 path "sys/leases/renew" {{
@@ -52,8 +53,9 @@ fn revoker(access: &DatabaseAccess) -> String {
     format!(
         r#"
 path "{mount}/metadata/{prefix}/" {{ capabilities = ["list"] }}
-path "{mount}/data/{prefix}/+" {{ capabilities = ["read"] }}
-path "{mount}/metadata/{prefix}/+" {{ capabilities = ["delete"] }}
+path "{mount}/detailed-metadata/{prefix}/" {{ capabilities = ["list"] }}
+path "{mount}/data/{prefix}/+" {{ capabilities = ["read", "update"] }}
+path "{mount}/metadata/{prefix}/+" {{ capabilities = ["patch", "delete"] }}
 path "auth/token/revoke-accessor" {{ capabilities = ["update"] }}
 path "sys/leases/revoke" {{
   capabilities = ["update"]

@@ -5,5 +5,7 @@
 mod failover;
 mod health;
 mod life;
+mod outages;
 mod refusals;
 mod sharding;
+mod takeover;

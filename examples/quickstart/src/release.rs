@@ -100,6 +100,7 @@ impl Release {
             scan_interval: Duration::from_millis(500),
             rate: 30.0,
             max_in_flight: 16,
+            per_pod_metrics: false,
         };
         let (registry, page) = admin::prometheus()?;
         let (source, ledger) = (stage.source(Component::Renewer), stage.ledger(Component::Renewer));
@@ -118,9 +119,12 @@ impl Release {
                 grace_period: Duration::from_secs(60),
                 brake_share: 0.5,
                 brake_minimum: 20,
+                brake_override_until: None,
             },
             interval: Duration::from_secs(5),
+            rate: 1000.0,
             max_in_flight: 16,
+            keep_raw_tokens: false,
         };
         let (registry, page) = admin::prometheus()?;
         let (source, ledger) = (stage.source(Component::Revoker), stage.ledger(Component::Revoker));

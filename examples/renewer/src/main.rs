@@ -27,6 +27,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
         scan_interval: config.sync_ttl_second,
         rate: config.vault_rate_limit,
         max_in_flight: config.renewer.max_in_flight,
+        per_pod_metrics: config.metrics.per_pod,
     };
     let pods = Pods::new(kubernetes.clone(), &config.injector_label);
     let renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bootstrap::Process;
 use vdbi_core::{config::Component, health::Probe};
 use vdbi_lifecycle::{
-    pods::Pods,
+    pods::{End, Pods},
     revoker::{Revoker, Settings, compare::Rules},
 };
 
@@ -26,11 +26,16 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
             grace_period: config.revoker.grace_period,
             brake_share: config.revoker.brake_share,
             brake_minimum: config.revoker.brake_minimum,
+            brake_override_until: config.revoker.brake_override_until,
         },
         interval: config.revoker.interval,
+        rate: config.revoker.rate_limit,
         max_in_flight: config.revoker.max_in_flight,
+        keep_raw_tokens: config.ledger.store_raw_token,
     };
-    let pods = Pods::new(kubernetes, &config.injector_label);
+    let end =
+        End { without_label: config.revoker.revoke_without_label, overdue: config.revoker.overdue_after };
+    let pods = Pods::new(kubernetes, &config.injector_label).with_end(end);
     let revoker =
         Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
     let elections = process.elections().await?;

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use metrics_process::Collector;
 
 use super::AdminError;
-use crate::metrics::{Registry, Sample};
+use crate::metrics::{Kind, Registry, Sample};
 
 /// Upper bounds of every histogram of durations, in seconds: from a cached answer to a request that is given up.
 const SECONDS: &[f64] =
@@ -58,14 +58,17 @@ impl fmt::Debug for PrometheusPage {
     }
 }
 
-/// The computed gauges, in a recorder of their own: those of the last scrape must not stay.
+/// The computed series, in a recorder of their own: those of the last scrape must not stay.
 fn computed(samples: Vec<Sample>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let registry = Registry::new(Arc::new(recorder));
     for Sample { definition, labels, value } in samples {
         let labels: Vec<_> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        registry.gauge(definition, &labels).set(value);
+        match definition.kind {
+            Kind::Counter => registry.counter(definition, &labels).absolute(value as u64),
+            Kind::Gauge | Kind::Histogram => registry.gauge(definition, &labels).set(value),
+        }
     }
     handle.render()
 }
@@ -77,7 +80,7 @@ mod tests {
     use metrics::Unit;
 
     use super::*;
-    use crate::metrics::{Collect, Definition, Kind};
+    use crate::metrics::{Collect, Definition};
 
     const DONE: Definition = Definition {
         name: "vdbi_done_count_success",
@@ -169,6 +172,24 @@ mod tests {
         ages.0.lock().unwrap().push(4.5);
         drop(ages);
         assert!(lines(&page, "vdbi_age").is_empty(), "whoever told is gone");
+    }
+
+    #[test]
+    fn a_computed_counter_is_one() {
+        struct Done;
+        impl Collect for Done {
+            fn collect(&self) -> Vec<Sample> {
+                vec![Sample { definition: &DONE, labels: vec![("namespace", "shop".to_owned())], value: 3.0 }]
+            }
+        }
+        let (registry, page) = prometheus().unwrap();
+        let done = Arc::new(Done);
+        registry.collect_from(&done);
+        let lines = lines(&page, "vdbi_done");
+        assert_eq!(
+            lines[1..],
+            ["# TYPE vdbi_done_count_success counter", r#"vdbi_done_count_success{namespace="shop"} 3"#]
+        );
     }
 
     #[test]

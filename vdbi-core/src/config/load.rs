@@ -11,8 +11,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
-    Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, NriConfig, RenewerConfig,
-    RevokerConfig, WebhookConfig,
+    Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, MetricsConfig, NriConfig,
+    RenewerConfig, RevokerConfig, WebhookConfig,
     keys::{KEYS, Key, nearest},
     values::Values,
 };
@@ -178,6 +178,7 @@ fn typed(values: &mut Values, component: Component) -> Config {
         log_format: values
             .choice("logFormat", &[("json", LogFormat::Json), ("human", LogFormat::Human)])
             .unwrap_or(LogFormat::Json),
+        metrics: MetricsConfig { per_pod: values.bool("metrics.perPod") },
         admin_address: values.parsed("adminAddress", any),
         metrics_address: values.parsed("metricsAddress", any),
         shutdown_grace_period: values.positive_duration("shutdownGracePeriod"),
@@ -251,7 +252,13 @@ fn typed(values: &mut Values, component: Component) -> Config {
             grace_period: values.duration("revoker.gracePeriod"),
             brake_share: values.number("revoker.brakeShare", 0.0, 1.0),
             brake_minimum: values.number("revoker.brakeMinimum", 0, usize::MAX),
+            brake_override_until: values.time("revoker.brakeOverrideUntil"),
+            revoke_without_label: values
+                .choice("revoker.labelRemoved", &[("keep", false), ("revoke", true)])
+                .unwrap_or_default(),
+            overdue_after: values.duration("revoker.overdueAfter"),
             max_in_flight: values.number("revoker.maxInFlight", 1, 10_000),
+            rate_limit: values.number("revoker.rateLimit", 0.1, 100_000.0),
         },
     }
 }

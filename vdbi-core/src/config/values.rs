@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
@@ -129,6 +130,18 @@ impl Values {
             self.problems.push(format!("{path}: {text:?}: {error}"));
             fallback
         })
+    }
+
+    /// A time, if it is set.
+    pub(super) fn time(&mut self, path: &str) -> Option<Timestamp> {
+        let text = self.optional(path)?;
+        text.trim()
+            .parse()
+            .map_err(|_| {
+                self.problems
+                    .push(format!("{path}: {text:?} is no time in RFC 3339, such as 2027-01-31T12:00:00Z"));
+            })
+            .ok()
     }
 
     /// One of several words.

@@ -15,6 +15,9 @@ use crate::{
 /// The version of the fields that this release writes.
 const SCHEMA: &str = "1";
 
+/// Bytes in one value of a key's custom metadata, at most.
+const LONGEST_NOTE: usize = 512;
+
 /// Why stored fields are no entry.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -66,6 +69,17 @@ impl Entry {
         }
         put("Schema", SCHEMA);
         fields
+    }
+
+    /// The fields to note where many entries are told in one answer, empty ones left out. `None` for an entry that holds a raw
+    /// token, which must not stand anywhere else, and for one with a field that KV's custom metadata cannot take.
+    pub fn to_notes(&self) -> Option<BTreeMap<&'static str, Secret>> {
+        if self.raw_token.is_some() || matches!(self.lease.token, TokenHandle::Raw(_)) {
+            return None;
+        }
+        let mut fields = self.to_fields();
+        fields.retain(|_, value| !value.expose().is_empty());
+        fields.values().all(|value| value.expose().len() <= LONGEST_NOTE).then_some(fields)
     }
 
     /// Reads what [`Entry::to_fields`] or the Go product stored.
@@ -172,6 +186,22 @@ mod tests {
         assert!(matches!(&entry.lease.token, TokenHandle::Raw(token) if token.expose() == "s.raw"));
         assert_eq!(entry.owner, None);
         assert_eq!(entry.pod.name, None);
+    }
+
+    #[test]
+    fn notes_are_the_same_entry_and_never_hold_a_token() {
+        let notes = entry().to_notes().unwrap();
+        assert!(!notes.contains_key("TokenId"));
+        let read = Entry::from_fields(stored(notes)).unwrap();
+        for (key, value) in &entry().to_fields() {
+            assert_eq!(value.expose(), read.to_fields()[key].expose(), "{key}");
+        }
+        let token = || Secret::new("s.raw");
+        assert!(Entry { raw_token: Some(token()), ..entry() }.to_notes().is_none());
+        let lease = Lease { token: TokenHandle::Raw(token()), ..entry().lease };
+        assert!(Entry { lease, ..entry() }.to_notes().is_none());
+        let long = Lease { id: "x".repeat(513), ..entry().lease };
+        assert!(Entry { lease: long, ..entry() }.to_notes().is_none());
     }
 
     #[test]

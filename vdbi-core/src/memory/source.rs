@@ -28,6 +28,8 @@ pub enum SourceOperation {
     Issue,
     /// [`CredentialSource::renew`].
     Renew,
+    /// [`CredentialSource::accessor`].
+    Accessor,
     /// [`CredentialSource::revoke`].
     Revoke,
 }
@@ -276,6 +278,18 @@ impl CredentialSource for MemorySource {
             capped: credential.expires_at < now + ttl,
         };
         self.control.answer(SourceOperation::Renew, renewed)
+    }
+
+    async fn accessor(&self, token: &Secret) -> Result<Option<String>, SourceError> {
+        self.enter(SourceOperation::Accessor).await?;
+        let now = self.clock.now();
+        let handle = TokenHandle::Raw(token.clone());
+        let vault = self.vault();
+        let mut living = vault.credentials.values().filter(|credential| credential.lives_at(now));
+        let credential = living.find(|credential| credential.has_token(&handle));
+        let accessor = credential.map(|credential| credential.accessor.clone());
+        let accessor = accessor.ok_or_else(|| SourceError::Gone("the token no longer exists".into()))?;
+        self.control.answer(SourceOperation::Accessor, Some(accessor))
     }
 
     async fn revoke(&self, lease: &Lease) -> Result<(), SourceError> {

@@ -35,6 +35,7 @@ pub async fn run(ledger: &impl Ledger) {
     list_names_every_entry_once(ledger).await;
     forget_leaves_nothing_behind(ledger).await;
     forget_is_idempotent(ledger).await;
+    survey_tells_what_read_finds(ledger).await;
     update_never_creates(ledger).await;
     errors_show_no_secret(ledger).await;
 }
@@ -180,6 +181,48 @@ pub async fn list_names_every_entry_once(ledger: &impl Ledger) {
     for id in ids {
         clause.ok("forget", ledger.forget(id).await);
     }
+}
+
+/// `survey` names what `list` names, and an entry that it tells is the one that `read` finds, also after updates and with a raw token.
+pub async fn survey_tells_what_read_finds(ledger: &impl Ledger) {
+    let clause = clause("survey_tells_what_read_finds");
+    let taken_over = Entry {
+        lease: Lease { token: TokenHandle::Raw(Secret::new(RAW_TOKEN)), ..entry("raw").lease },
+        ..entry("raw")
+    };
+    let way_back = Entry { raw_token: Some(Secret::new(RAW_TOKEN)), ..entry("way-back") };
+    let ids = [EntryId::random(), EntryId::random(), EntryId::random()];
+    for (id, written) in ids.into_iter().zip([entry("surveyed"), taken_over, way_back]) {
+        clause.ok("record", ledger.record(id, &written).await);
+        for name in ["first", "second"] {
+            let version = read(clause, ledger, id).await.version;
+            let pod = PodRef { name: Some(name.into()), ..written.pod.clone() };
+            let changed = Entry { pod, ..written.clone() };
+            clause.ok("update", ledger.update(id, &changed, version).await);
+            let agrees = async || {
+                let stored = read(clause, ledger, id).await;
+                let surveyed = clause.ok("survey", ledger.survey().await);
+                let told: Vec<_> = surveyed.into_iter().filter(|(other, _)| *other == id).collect();
+                match &told[..] {
+                    [(_, None)] => true,
+                    [(_, Some(told))] if told.version == stored.version => {
+                        expect_same(clause, &told.entry, &stored.entry);
+                        true
+                    }
+                    _ => false,
+                }
+            };
+            clause.eventually(LAG, "survey does not tell the entry that read finds", agrees).await;
+        }
+    }
+    for id in ids {
+        clause.ok("forget", ledger.forget(id).await);
+    }
+    let absent = async || {
+        let surveyed = clause.ok("survey", ledger.survey().await);
+        !surveyed.iter().any(|(id, _)| ids.contains(id))
+    };
+    clause.eventually(LAG, "survey names what was forgotten", absent).await;
 }
 
 /// After `forget` neither `read` nor `list` finds the entry.

@@ -138,10 +138,13 @@ impl VaultClient {
         let unsendable = |what: &str| Failure::Unsendable(format!("cannot form a request to Vault: {what}"));
         let mut request =
             endpoint.request(&self.0.base).map_err(|_| unsendable("its path or body is invalid"))?;
+        // The only kind of patch that Vault takes.
+        let patch = request.method() == http::Method::PATCH;
+        let content = if patch { "application/merge-patch+json" } else { "application/json" };
         let headers = request.headers_mut();
         // Vault's proof against requests that a web page was tricked into.
         headers.insert("x-vault-request", HeaderValue::from_static("true"));
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content));
         if let Some(namespace) = &self.0.namespace {
             headers.insert("x-vault-namespace", namespace.clone());
         }

@@ -208,6 +208,42 @@ pub(super) struct Keys {
     pub(super) keys: Vec<String>,
 }
 
+/// Lists the keys of all ledger entries with what is noted beside each; OpenBao only.
+#[derive(Endpoint)]
+#[endpoint(path = "{self.mount}/detailed-metadata/{self.prefix}", method = "LIST", response = "Details")]
+pub(super) struct ListDetails<'a> {
+    #[endpoint(skip)]
+    pub(super) mount: &'a Path,
+    #[endpoint(skip)]
+    pub(super) prefix: &'a Path,
+}
+
+/// The keys of a folder and what is noted beside each.
+#[derive(Debug, Deserialize)]
+pub(super) struct Details {
+    pub(super) key_info: BTreeMap<String, Detail>,
+}
+
+/// What is noted beside one key.
+#[derive(Debug, Deserialize)]
+pub(super) struct Detail {
+    pub(super) current_version: u64,
+    pub(super) custom_metadata: Option<BTreeMap<String, Secret>>,
+}
+
+/// Notes something beside a ledger entry that exists; a patch creates no key.
+#[derive(Endpoint)]
+#[endpoint(path = "{self.mount}/metadata/{self.prefix}/{self.id}", method = "PATCH", response = "IgnoredAny")]
+pub(super) struct DescribeEntry<'a> {
+    #[endpoint(skip)]
+    pub(super) mount: &'a Path,
+    #[endpoint(skip)]
+    pub(super) prefix: &'a Path,
+    #[endpoint(skip)]
+    pub(super) id: EntryId,
+    pub(super) custom_metadata: BTreeMap<&'static str, &'a str>,
+}
+
 /// Removes a ledger entry with its key; deleting only the data would leave the key in the list.
 #[derive(Endpoint)]
 #[endpoint(
@@ -235,6 +271,9 @@ pub(super) struct TokenFacts {
     /// Seconds; absent without one.
     #[serde(default)]
     pub(super) period: u64,
+    /// Empty for a batch token.
+    #[serde(default)]
+    pub(super) accessor: String,
 }
 
 /// A request whose number and time are measured.
@@ -268,6 +307,8 @@ measured! {
     ReadEntry<'_> => "read_entry",
     WriteEntry<'_> => "write_entry",
     ListEntries<'_> => "list_entries",
+    ListDetails<'_> => "list_entries",
+    DescribeEntry<'_> => "describe_entry",
     DeleteEntry<'_> => "delete_entry",
 }
 
@@ -277,6 +318,7 @@ pub(super) fn policy_line<E: rustify::Endpoint>(endpoint: &E) -> String {
         RequestMethod::GET => "\"read\"",
         RequestMethod::LIST => "\"list\"",
         RequestMethod::DELETE => "\"delete\"",
+        RequestMethod::PATCH => "\"patch\"",
         _ if endpoint.path().contains("/data/") => "\"create\", \"update\"",
         _ => "\"update\"",
     };

@@ -9,7 +9,7 @@ mod excerpt;
 #[cfg(test)]
 mod tests;
 
-use classify::classify;
+use classify::{classify, server_trouble};
 pub(super) use excerpt::excerpt;
 
 /// Why a request has no good answer.
@@ -105,6 +105,11 @@ impl Refusal {
     /// The token exists, and its policies do not allow the request.
     pub(super) fn is_denied_by_policy(&self) -> bool {
         self.status == 403 && self.says("permission denied") && !self.token_is_gone()
+    }
+
+    /// The server as a whole cannot serve, whatever is asked.
+    pub(super) fn is_an_outage(&self) -> bool {
+        server_trouble(self).is_some()
     }
 
     pub(super) fn says(&self, text: &str) -> bool {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{
     access::Access,
-    endpoint::{CheckAndSet, DeleteEntry, Field, KvEntry, ListEntries, ReadEntry, WriteEntry},
+    endpoint::{
+        CheckAndSet, DeleteEntry, DescribeEntry, Detail, Field, KvEntry, ListDetails, ListEntries, ReadEntry,
+        WriteEntry,
+    },
     error::{Failure, Operation},
     path::{Configured, Path},
 };
@@ -21,7 +24,8 @@ pub(super) struct Folder {
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    Yes,
+    /// It is stored under this version.
+    Version(u64),
     /// The stored version is not the expected one.
     Conflict,
 }
@@ -59,11 +63,13 @@ impl Folder {
         let data = fields.iter().map(|(&key, value)| (key, value.expose())).collect();
         let endpoint = WriteEntry { mount, prefix, id, data, options: CheckAndSet { cas } };
         match self.access.call(&endpoint).await {
-            // Version 1 takes anything, and answers nothing.
-            Ok(reply) if reply.data.is_none() => Err(SourceError::Misconfigured(format!(
-                "vaultSecretName: {mount} is no KV engine of version 2: run `bao kv enable-versioning {mount}`, or name another"
-            ))),
-            Ok(_) => Ok(Written::Yes),
+            Ok(reply) => match reply.data {
+                Some(stored) => Ok(Written::Version(stored.version)),
+                // Version 1 takes anything, and answers nothing.
+                None => Err(SourceError::Misconfigured(format!(
+                    "vaultSecretName: {mount} is no KV engine of version 2: run `bao kv enable-versioning {mount}`, or name another"
+                ))),
+            },
             Err(Failure::Refused(refusal)) if refusal.says("check-and-set parameter did not match") => {
                 Ok(Written::Conflict)
             }
@@ -77,6 +83,32 @@ impl Folder {
         match self.access.call(&ListEntries { mount, prefix }).await {
             Ok(reply) => Ok(reply.data.map(|keys| keys.keys).unwrap_or_default()),
             Err(failure) if is_nothing(&failure) => Ok(Vec::new()),
+            Err(failure) => Err(self.meaning(failure)),
+        }
+    }
+
+    /// Every key with what is noted beside it, in one request. `None` when the folder is empty, or the server is none that can
+    /// tell: HashiCorp Vault's answer is the same.
+    pub(super) async fn details(&self) -> Result<Option<BTreeMap<String, Detail>>, SourceError> {
+        let (mount, prefix) = self.paths()?;
+        match self.access.call(&ListDetails { mount, prefix }).await {
+            Ok(reply) => Ok(reply.data.map(|details| details.key_info)),
+            Err(failure) if is_nothing(&failure) => Ok(None),
+            Err(failure) => Err(self.meaning(failure)),
+        }
+    }
+
+    /// Notes these texts beside a key, in place of what was noted before. Succeeds when there is no such key, and creates none.
+    pub(super) async fn describe(
+        &self,
+        id: EntryId,
+        notes: &BTreeMap<&'static str, Secret>,
+    ) -> Result<(), SourceError> {
+        let (mount, prefix) = self.paths()?;
+        let custom_metadata = notes.iter().map(|(&key, value)| (key, value.expose())).collect();
+        match self.access.call(&DescribeEntry { mount, prefix, id, custom_metadata }).await {
+            Ok(_) => Ok(()),
+            Err(failure) if is_nothing(&failure) => Ok(()),
             Err(failure) => Err(self.meaning(failure)),
         }
     }

@@ -1,6 +1,7 @@
 //! The ledger in KV version 2.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -10,34 +11,77 @@ use tracing::warn;
 use super::{
     access::Access,
     client::VaultClient,
+    endpoint::Detail,
     kv::{Folder, Written},
     login::Login,
 };
 use crate::{
     credential::SourceError,
     ledger::{Entry, EntryId, Ledger, LedgerError, Stored},
+    secret::Secret,
 };
+
+/// Beside an entry's own fields: the version of the entry that they repeat.
+const NOTED_VERSION: &str = "EntryVersion";
 
 /// Ledger entries as secrets of a KV engine of version 2, at `<mount>/data/<prefix>/<id>`.
 ///
 /// Writes are compare-and-swap: a new entry never replaces one, and an update replaces the version that was read. An
 /// entry is removed with its metadata, so that its key disappears from the list.
+///
+/// An update also notes the entry, without secrets, in its key's custom metadata. OpenBao tells the notes of all keys in one
+/// answer, which is what [`survey`](Ledger::survey) asks for; notes of another version than the stored one are not believed. On HashiCorp
+/// Vault, which has no such answer, a survey is a list.
 pub struct VaultLedger {
     folder: Folder,
     strangers_reported: AtomicBool,
+    /// The server tells no notes.
+    untold: AtomicBool,
+    notes_reported: AtomicBool,
 }
 
 impl VaultLedger {
     /// The ledger at `prefix` of the KV engine at `mount`.
     pub fn new(client: VaultClient, login: Login, mount: &str, prefix: &str) -> Self {
         let access = Access { client, login };
-        Self { folder: Folder::new(access, mount, prefix), strangers_reported: AtomicBool::new(false) }
+        Self {
+            folder: Folder::new(access, mount, prefix),
+            strangers_reported: AtomicBool::new(false),
+            untold: AtomicBool::new(false),
+            notes_reported: AtomicBool::new(false),
+        }
     }
 
-    async fn write(&self, id: EntryId, entry: &Entry, cas: u64) -> Result<(), LedgerError> {
+    /// Returns the version under which the entry is stored.
+    async fn write(&self, id: EntryId, entry: &Entry, cas: u64) -> Result<u64, LedgerError> {
         match self.folder.write(id, &entry.to_fields(), cas).await.map_err(error)? {
-            Written::Yes => Ok(()),
+            Written::Version(version) => Ok(version),
             Written::Conflict => Err(LedgerError::Conflict(id)),
+        }
+    }
+
+    /// Notes the entry beside its key. Nothing but the speed of a start depends on it.
+    async fn note(&self, id: EntryId, entry: &Entry, version: u64) {
+        let Some(mut notes) = entry.to_notes().filter(|_| !self.untold.load(Ordering::Relaxed)) else {
+            return;
+        };
+        notes.insert(NOTED_VERSION, Secret::new(version.to_string()));
+        if let Err(error) = self.folder.describe(id, &notes).await {
+            self.report_notes(&error);
+        }
+    }
+
+    fn ids<'a>(&self, keys: impl ExactSizeIterator<Item = &'a String>) -> Vec<EntryId> {
+        let count = keys.len();
+        let ids: Vec<EntryId> = keys.filter_map(|key| key.parse().ok()).collect();
+        self.report_strangers(count - ids.len());
+        ids
+    }
+
+    /// The fast start is lost, no more.
+    fn report_notes(&self, error: &SourceError) {
+        if !self.notes_reported.swap(true, Ordering::Relaxed) {
+            warn!(%error, "a new leader will read every ledger entry by itself: {error}");
         }
     }
 
@@ -54,7 +98,7 @@ impl VaultLedger {
 
 impl Ledger for VaultLedger {
     async fn record(&self, id: EntryId, entry: &Entry) -> Result<(), LedgerError> {
-        self.write(id, entry, 0).await
+        self.write(id, entry, 0).await.map(drop)
     }
 
     async fn read(&self, id: EntryId) -> Result<Option<Stored>, LedgerError> {
@@ -68,14 +112,29 @@ impl Ledger for VaultLedger {
         if expected == 0 {
             return Err(LedgerError::Conflict(id));
         }
-        self.write(id, entry, expected).await
+        let version = self.write(id, entry, expected).await?;
+        self.note(id, entry, version).await;
+        Ok(())
     }
 
     async fn list(&self) -> Result<Vec<EntryId>, LedgerError> {
         let keys = self.folder.list().await.map_err(error)?;
-        let ids: Vec<EntryId> = keys.iter().filter_map(|key| key.parse().ok()).collect();
-        self.report_strangers(keys.len() - ids.len());
-        Ok(ids)
+        Ok(self.ids(keys.iter()))
+    }
+
+    async fn survey(&self) -> Result<Vec<(EntryId, Option<Stored>)>, LedgerError> {
+        let details = self.folder.details().await;
+        if let Ok(Some(mut details)) = details {
+            let ids = self.ids(details.keys());
+            let mut told = |id: EntryId| details.remove(&id.to_string()).and_then(noted);
+            return Ok(ids.into_iter().map(|id| (id, told(id))).collect());
+        }
+        let ids = self.list().await?;
+        match details {
+            Err(error) => self.report_notes(&error),
+            Ok(_) => self.untold.store(!ids.is_empty(), Ordering::Relaxed),
+        }
+        Ok(ids.into_iter().map(|id| (id, None)).collect())
     }
 
     async fn forget(&self, id: EntryId) -> Result<(), LedgerError> {
@@ -87,6 +146,14 @@ impl fmt::Debug for VaultLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VaultLedger").field("folder", &self.folder).finish_non_exhaustive()
     }
+}
+
+/// The entry that is noted beside a key, if it is the one that is stored.
+fn noted(Detail { current_version, custom_metadata }: Detail) -> Option<Stored> {
+    let mut notes: BTreeMap<String, Secret> = custom_metadata?;
+    let version: u64 = notes.remove(NOTED_VERSION)?.expose().parse().ok()?;
+    let entry = Entry::from_fields(notes).ok()?;
+    (version == current_version).then_some(Stored { entry, version })
 }
 
 fn error(error: SourceError) -> LedgerError {

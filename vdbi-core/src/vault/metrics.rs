@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Unit};
+use jiff::Timestamp;
+use metrics::{Counter, Gauge, Unit};
 
 use super::error::Failure;
 use crate::{
@@ -24,6 +25,22 @@ const REQUEST_SECONDS: Definition = Definition {
     unit: Some(Unit::Seconds),
     labels: &["operation"],
     help: "Time of a request to OpenBao or Vault.",
+};
+
+const UP: Definition = Definition {
+    name: "vdbi_vault_up",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "1 when OpenBao or Vault served the last request or refused it for a reason of the request's, 0 when it gave no answer, or is sealed, without an active node, busy or limited by a quota.",
+};
+
+const LAST_SUCCESS: Definition = Definition {
+    name: "vdbi_vault_last_success",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "When a request to OpenBao or Vault last succeeded, in seconds since 1970.",
 };
 
 const CONNECTED: Definition = Definition {
@@ -102,6 +119,8 @@ const MISCONFIGURED_ROLE: Definition = Definition {
 pub const ALL: &[Definition] = &[
     REQUESTS,
     REQUEST_SECONDS,
+    UP,
+    LAST_SUCCESS,
     CONNECTED,
     CONNECT_ERROR,
     LOGIN_ERRORS,
@@ -125,6 +144,8 @@ pub(super) enum AuthMode {
 /// The metrics, registered.
 pub(super) struct Metrics {
     registry: Registry,
+    up: Gauge,
+    last_success: Gauge,
     pub(super) connected: Counter,
     pub(super) connect_error: Counter,
     pub(super) authorized: Counter,
@@ -135,6 +156,8 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
+            up: registry.gauge(&UP, &[]),
+            last_success: registry.gauge(&LAST_SUCCESS, &[]),
             connected: registry.counter(&CONNECTED, &[]),
             connect_error: registry.counter(&CONNECT_ERROR, &[]),
             authorized: registry.counter(&AUTHORIZED, &[]),
@@ -145,6 +168,15 @@ impl Metrics {
     }
 
     pub(super) fn requested<T>(&self, operation: &'static str, outcome: &Result<T, Failure>, took: Duration) {
+        match outcome {
+            Ok(_) => {
+                self.up.set(1.0);
+                self.last_success.set(Timestamp::now().as_second() as f64);
+            }
+            Err(Failure::Refused(refusal)) => self.up.set(f64::from(u8::from(!refusal.is_an_outage()))),
+            Err(Failure::Unanswered(_)) => self.up.set(0.0),
+            Err(Failure::Unsendable(_) | Failure::NoSession(_)) => {}
+        }
         let outcome = match outcome {
             Ok(_) => "ok",
             Err(Failure::Refused(_)) => "refused",

@@ -24,6 +24,7 @@ use crate::{
     credential::{CredentialRequest, CredentialSource, Issued, Lease, Renewed, SourceError, TokenHandle},
     identity::{IdentityError, PodIdentity},
     pod::PodRef,
+    secret::Secret,
 };
 
 #[cfg(test)]
@@ -251,6 +252,10 @@ impl<I: PodIdentity> CredentialSource for VaultSource<I> {
 
     async fn renew_token(&self, lease: &Lease) -> Result<Option<Renewed>, SourceError> {
         token::renew(&self.access, &lease.token).await
+    }
+
+    async fn accessor(&self, token: &Secret) -> Result<Option<String>, SourceError> {
+        token::accessor(&self.access.client, token).await
     }
 
     async fn revoke(&self, lease: &Lease) -> Result<(), SourceError> {

@@ -78,6 +78,20 @@ pub(super) async fn is_periodic(client: &VaultClient, token: &Secret) -> Option<
     Some(facts.period > 0)
 }
 
+/// The accessor of a token, which the token itself tells; `None` where it has none or its policy does not let it look at itself (the
+/// policy `default`, which the Go product's tokens have, does).
+pub(super) async fn accessor(client: &VaultClient, token: &Secret) -> Result<Option<String>, SourceError> {
+    let facts = match client.call(&LookupSelf {}, Some(token)).await {
+        Ok(reply) => reply.data,
+        Err(Failure::Refused(refusal)) if refusal.is_denied_by_policy() => None,
+        Err(Failure::Refused(refusal)) if refusal.token_is_gone() => {
+            return Err(SourceError::Gone("the token no longer exists".into()));
+        }
+        Err(failure) => return Err(failure.meaning(Operation::RenewToken)),
+    };
+    Ok(facts.map(|facts| facts.accessor).filter(|accessor| !accessor.is_empty()))
+}
+
 /// Prolongs a token by its own period or default. `None` when it lives for ever.
 pub(super) async fn renew(access: &Access, handle: &TokenHandle) -> Result<Option<Renewed>, SourceError> {
     let outcome = match handle {

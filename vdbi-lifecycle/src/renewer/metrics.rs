@@ -1,10 +1,22 @@
 //! The renewer's metrics.
 
-use metrics::{Counter, Gauge, Unit};
-use vdbi_core::metrics::{Definition, Kind, Registry};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+use vdbi_core::{
+    ledger::EntryId,
+    metrics::{Definition, Kind, Registry},
+};
 
 use super::plan::{Step, Summary};
-use crate::tally::{Figures, Tally};
+use crate::{
+    shard::Shard,
+    tally::{Figures, Tally},
+};
+
+pub mod per_pod;
+
+use per_pod::PerPod;
 
 const LEASE_RENEWED: Definition = Definition {
     name: "vdbi_renew_lease_count_success",
@@ -118,6 +130,14 @@ const LAST_SCAN: Definition = Definition {
     help: "When the ledger was last listed, in seconds since 1970.",
 };
 
+const SCAN_DURATION: Definition = Definition {
+    name: "vdbi_last_synchronization_duration",
+    kind: Kind::Histogram,
+    unit: None,
+    labels: &[],
+    help: "How long listing the ledger took, in seconds.",
+};
+
 const ACTIVE: Definition = Definition {
     name: "vdbi_renewer_entries",
     kind: Kind::Gauge,
@@ -142,6 +162,7 @@ pub const ALL: &[Definition] = &[
     SCANS,
     SCAN_ERROR,
     LAST_SCAN,
+    SCAN_DURATION,
     ACTIVE,
 ];
 
@@ -149,9 +170,12 @@ pub const ALL: &[Definition] = &[
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// Where every credential has series of its own.
+    per_pod: Option<Arc<PerPod>>,
     pub(crate) scans: Counter,
     pub(crate) scan_error: Counter,
     pub(crate) last_scan: Gauge,
+    pub(crate) scan_duration: Histogram,
     /// What the plans hold.
     pub(crate) terms: Tally<Works>,
 }
@@ -194,19 +218,42 @@ impl Metrics {
         });
         Self {
             registry: registry.clone(),
+            per_pod: None,
             scans: registry.counter(&SCANS, &[]),
             scan_error: registry.counter(&SCAN_ERROR, &[]),
             last_scan: registry.gauge(&LAST_SCAN, &[]),
+            scan_duration: registry.histogram(&SCAN_DURATION, &[]),
             terms,
         }
     }
 
-    pub(crate) fn renewed(&self, step: Step, namespace: &str) {
+    /// With series of its own for each credential.
+    pub(crate) fn per_pod(self, registry: &Registry) -> Self {
+        let per_pod = Arc::new(PerPod::default());
+        registry.collect_from(&per_pod);
+        Self { per_pod: Some(per_pod), ..self }
+    }
+
+    /// These entries of the shard are in the ledger, and no other.
+    pub(crate) fn listed(&self, shard: Shard, ids: &HashSet<EntryId>) {
+        if let Some(per_pod) = &self.per_pod {
+            per_pod.retain(|id| ids.contains(id) || !shard.covers(*id));
+        }
+    }
+
+    /// A lease or token that lives for `ttl` from now on, if it ends at all.
+    pub(crate) fn renewed(&self, id: EntryId, step: Step, namespace: &str, ttl: Option<Duration>) {
+        if let Some(per_pod) = &self.per_pod {
+            return per_pod.renewed(id, step, namespace, ttl);
+        }
         let definition = if step == Step::Token { &TOKEN_RENEWED } else { &LEASE_RENEWED };
         self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
     }
 
-    pub(crate) fn failed(&self, step: Step, namespace: &str, reason: &str) {
+    pub(crate) fn failed(&self, id: EntryId, step: Step, namespace: &str, reason: &'static str) {
+        if let Some(per_pod) = &self.per_pod {
+            return per_pod.failed(id, step, namespace, reason);
+        }
         let definition = if step == Step::Token { &TOKEN_ERROR } else { &LEASE_ERROR };
         self.registry.counter(definition, &[("namespace", namespace), ("reason", reason)]).increment(1);
     }

@@ -160,6 +160,15 @@ impl Plan {
         }
     }
 
+    /// Takes over what is known of an entry that has not been read yet, so that it need not be. `random` is in `0.0..1.0`.
+    pub fn told(&mut self, id: EntryId, now: Duration, attempt: &Attempt, random: f64) {
+        let task = Task { id, step: Step::Read };
+        if let Some(slot) = self.slot(task) {
+            slot.turn = Turn::InFlight;
+            self.settle(task, now, attempt, random);
+        }
+    }
+
     /// When something is to be done.
     pub fn next_due(&mut self, now: Duration) -> Option<Duration> {
         self.advance(now);

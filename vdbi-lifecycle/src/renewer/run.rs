@@ -14,22 +14,25 @@ use tokio::{
 use vdbi_core::{
     credential::{Advice, CredentialSource, SourceError},
     leadership::{Term, WorkError},
-    ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
+    ledger::{Entry, EntryId, Ledger, LedgerError, Owner, Stored},
     metrics::Registry,
 };
 
 use super::{
-    budget::Budget,
     metrics::{Metrics, Works},
     plan::{Attempt, Life, Plan, Step, Task},
 };
 use crate::{
+    budget::{Budget, SLOW},
     events::{News, PodEvents},
     shard::Shard,
 };
 
-/// A request that takes longer is a sign of overload.
-const SLOW: Duration = Duration::from_secs(2);
+/// Pause before a ledger that could not be listed is listed again.
+const SCAN_RETRY: Duration = Duration::from_secs(5);
+
+/// How long after the end of a lease its entry may still be in the ledger: the revoker removes it last.
+const REVOCATION: Duration = Duration::from_secs(1);
 
 /// How often the metrics are brought up to date.
 const SUMMARY: Duration = Duration::from_secs(5);
@@ -47,6 +50,8 @@ pub struct Settings {
     pub rate: f64,
     /// Renewals under way at once, at most.
     pub max_in_flight: usize,
+    /// Whether each credential has metrics of its own, with the label uuid.
+    pub per_pod_metrics: bool,
 }
 
 /// Renews the credentials in a ledger. Clones share it; each term gets one [`Renewer::run`]. It never revokes.
@@ -98,7 +103,11 @@ struct Work {
 impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     /// A renewer that has yet to be run.
     pub fn new(source: S, ledger: L, settings: Settings, registry: &Registry) -> Self {
-        let metrics = Arc::new(Metrics::new(registry));
+        let mut metrics = Metrics::new(registry);
+        if settings.per_pod_metrics {
+            metrics = metrics.per_pod(registry);
+        }
+        let metrics = Arc::new(metrics);
         let (source, ledger) = (Arc::new(source), Arc::new(ledger));
         Self { source, ledger, settings, shard: Shard::WHOLE, metrics, events: None }
     }
@@ -137,6 +146,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         let mut scan = tokio::time::interval(self.settings.scan_interval);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut summary = tokio::time::interval(SUMMARY);
+        let mut surveyed = false;
 
         while term.check().is_ok() {
             let now = started.elapsed();
@@ -151,18 +161,19 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
                     let (summary, rate) = (work.plan.summary(now), work.budget.rate());
                     self.metrics.terms.tell(self.shard, |works| *works = Works { summary, rate, used });
                 }
-                _ = scan.tick() => {
-                    if let Some(listed) = self.scan(&term).await {
-                        work.entries.retain(|id, _| listed.contains(id));
-                        work.plan.reconcile(started.elapsed(), &listed);
+                _ = scan.tick() => match self.scan(&term, surveyed).await {
+                    Some(listed) => {
+                        surveyed = true;
+                        self.take_over(&mut work, listed, started.elapsed());
                     }
-                }
+                    None => scan.reset_after(SCAN_RETRY),
+                },
                 Some(finished) = work.in_flight.join_next() => self.settle(&mut work, finished?, started.elapsed()),
                 Some(_) = work.telling.join_next() => {}
                 () = tokio::time::sleep_until(started + due.unwrap_or_default()), if due.is_some() && room => {
                     let now = started.elapsed();
                     if let Some(task) = work.plan.take_due(now) {
-                        work.budget.spend(now);
+                        work.budget.spend(now, 1);
                         work.requests += 1;
                         let known = work.entries.get(&task.id).cloned();
                         work.in_flight.spawn(self.clone().perform(term.clone(), task, known));
@@ -172,21 +183,47 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
         // What has begun is finished, as far as the term lets it.
         while work.in_flight.join_next().await.is_some() {}
+        self.metrics.listed(self.shard, &HashSet::new());
         Ok(())
     }
 
-    async fn scan(&self, term: &Term) -> Option<HashSet<EntryId>> {
-        match term.wait(self.ledger.list()).await.ok()? {
-            Ok(ids) => {
+    /// What the ledger lists; once in a term with what it tells of each entry.
+    async fn scan(&self, term: &Term, surveyed: bool) -> Option<Vec<(EntryId, Option<Stored>)>> {
+        let begun = Instant::now();
+        let listed = async {
+            if surveyed {
+                return Ok(self.ledger.list().await?.into_iter().map(|id| (id, None)).collect());
+            }
+            self.ledger.survey().await
+        };
+        match term.wait(listed).await.ok()? {
+            Ok(listed) => {
                 self.metrics.scans.increment(1);
+                self.metrics.scan_duration.record(begun.elapsed());
                 self.metrics.last_scan.set(Timestamp::now().as_second() as f64);
-                Some(ids.into_iter().filter(|id| self.shard.covers(*id)).collect())
+                Some(listed.into_iter().filter(|(id, _)| self.shard.covers(*id)).collect())
             }
             Err(error) => {
                 self.metrics.scan_error.increment(1);
                 tracing::warn!(%error, "could not list the ledger for new entries: {error}");
                 None
             }
+        }
+    }
+
+    /// Takes over what the ledger lists now, and what it told of entries that are new.
+    fn take_over(&self, work: &mut Work, listed: Vec<(EntryId, Option<Stored>)>, now: Duration) {
+        let ids = listed.iter().map(|(id, _)| *id).collect();
+        work.plan.reconcile(now, &ids);
+        self.metrics.listed(self.shard, &ids);
+        work.entries.retain(|id, _| ids.contains(id));
+        for (id, stored) in listed {
+            let Some(Stored { entry, .. }) = stored else { continue };
+            let attempt = self.look(&entry);
+            if matches!(attempt, Attempt::Found(_)) {
+                work.entries.insert(id, Arc::new(entry));
+            }
+            work.plan.told(id, now, &attempt, rand::random());
         }
     }
 
@@ -249,13 +286,17 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             }
             Err(_over) => return (retry, None, None),
         };
+        (self.look(&entry), Some(Arc::new(entry)), Some(false))
+    }
+
+    /// What an entry tells.
+    fn look(&self, entry: &Entry) -> Attempt {
         // An entry of the Go product names no owner. Keeping it alive harms nobody.
         if entry.owner.as_ref().is_some_and(|owner| *owner != self.settings.owner) {
-            return (Attempt::NotOurs, None, Some(false));
+            return Attempt::NotOurs;
         }
         let age = entry.issued_at.map(|issued_at| Timestamp::now().duration_since(issued_at));
-        let life = Life { age: age.and_then(|age| age.try_into().ok()), ttl: entry.ttl };
-        (Attempt::Found(life), Some(Arc::new(entry)), Some(false))
+        Attempt::Found(Life { age: age.and_then(|age| age.try_into().ok()), ttl: entry.ttl })
     }
 
     /// Renews lease or token. Answers also whether the backend failed, if it was asked.
@@ -269,13 +310,17 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         };
         match outcome {
             Ok(Ok(renewed)) => {
-                self.metrics.renewed(step, namespace);
+                self.metrics.renewed(id, step, namespace, renewed.map(|renewed| renewed.ttl));
                 tracing::debug!(%id, %pod, ?step, ?renewed, "renewed the credential of pod {pod}");
                 (renewed.map_or(Attempt::Endless, Attempt::Renewed), Some(false))
             }
             Ok(Err(error)) => {
-                self.metrics.failed(step, namespace, error.label());
                 let attempt = Attempt::from(&error);
+                if matches!(attempt, Attempt::Lost) && self.was_revoked(term, id).await {
+                    tracing::debug!(%id, %pod, "the credential of pod {pod} was revoked since the ledger was listed");
+                    return (Attempt::NotOurs, Some(false));
+                }
+                self.metrics.failed(id, step, namespace, error.label());
                 if matches!(attempt, Attempt::Lost) {
                     tracing::error!(
                         %id, %pod, database = entry.database, %error,
@@ -288,6 +333,15 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             }
             Err(_over) => (Attempt::Failed(Advice::Retry), None),
         }
+    }
+
+    /// Whether a credential that is gone has lost its entry too, so that nobody misses it.
+    async fn was_revoked(&self, term: &Term, id: EntryId) -> bool {
+        let read = async {
+            tokio::time::sleep(REVOCATION).await;
+            self.ledger.read(id).await
+        };
+        matches!(term.wait(read).await, Ok(Ok(None)))
     }
 }
 

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use vdbi_core::ledger::{Entry, EntryId, Owner};
+use vdbi_core::{
+    ledger::{Entry, EntryId, Owner},
+    pod::PodRef,
+};
 
-use crate::pods::Claims;
+use crate::pods::{Claimant, Claims};
 
 /// What the comparison of one entry with the live pods says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +43,8 @@ pub struct Rules {
     pub brake_share: f64,
     /// ... where that is more than this many.
     pub brake_minimum: usize,
+    /// Up to then every sweep is believed: for whoever has ended most pods on purpose.
+    pub brake_override_until: Option<Timestamp>,
 }
 
 impl Rules {
@@ -70,8 +75,22 @@ impl Rules {
 
     /// Whether a sweep that found `gone` of `ours` entries gone is too much to be true: a wrong label or an empty list of
     /// pods would end every credential at once.
-    pub fn brake(&self, gone: usize, ours: usize) -> bool {
-        gone > self.brake_minimum && gone as f64 > self.brake_share * ours as f64
+    pub fn brake(&self, gone: usize, ours: usize, now: Timestamp) -> bool {
+        let overridden = self.brake_override_until.is_some_and(|until| now < until);
+        !overridden && gone > self.brake_minimum && gone as f64 > self.brake_share * ours as f64
+    }
+
+    /// What the entry becomes once its pod is known: bound to the pod's name and uid, so that no other pod can ever speak for it, and
+    /// ours, where it is the Go product's. `None` when there is nothing to bind, or it is not this pod's.
+    pub fn bind(&self, entry: &Entry, namespace: &str, claimant: &Claimant) -> Option<Entry> {
+        let foreign = entry.owner.as_ref().is_some_and(|owner| *owner != self.owner);
+        let bound = entry.owner.is_some() && entry.pod.uid.is_some();
+        if foreign || bound || entry.pod.namespace != namespace || !claimant.may_be(&entry.pod) {
+            return None;
+        }
+        let Claimant { name, uid } = claimant.clone();
+        let pod = PodRef { name: Some(name), uid: Some(uid), ..entry.pod.clone() };
+        Some(Entry { pod, owner: Some(self.owner.clone()), ..entry.clone() })
     }
 
     fn is_young(&self, entry: &Entry, now: Timestamp) -> bool {
@@ -101,6 +120,7 @@ mod tests {
             grace_period: Duration::from_secs(60),
             brake_share: 0.5,
             brake_minimum: 10,
+            brake_override_until: None,
         }
     }
 
@@ -185,10 +205,66 @@ mod tests {
 
     #[test]
     fn the_brake_stops_a_sweep_that_would_end_most_credentials() {
-        let rules = rules();
-        assert!(rules.brake(11, 20));
-        assert!(!rules.brake(10, 20), "half is believed");
-        assert!(!rules.brake(10, 10), "so are a few");
-        assert!(!rules.brake(0, 0));
+        let (rules, now) = (rules(), Timestamp::from_second(1_000).unwrap());
+        assert!(rules.brake(11, 20, now));
+        assert!(!rules.brake(10, 20, now), "half is believed");
+        assert!(!rules.brake(10, 10, now), "so are a few");
+        assert!(!rules.brake(0, 0, now));
+    }
+
+    #[test]
+    fn an_override_of_the_brake_ends_by_itself() {
+        let until = Timestamp::from_second(1_000).unwrap();
+        let rules = Rules { brake_override_until: Some(until), ..rules() };
+        assert!(!rules.brake(20, 20, until - SignedDuration::from_secs(1)));
+        assert!(rules.brake(20, 20, until));
+    }
+
+    fn claimant(name: &str) -> Claimant {
+        Claimant { name: name.into(), uid: format!("uid-of-{name}") }
+    }
+
+    #[test]
+    fn an_entry_is_bound_to_the_first_pod_that_shows_it_and_to_no_other_after() {
+        let bound = rules().bind(&entry(), "shop", &claimant("web-0")).unwrap();
+        assert_eq!(bound.pod.name.as_deref(), Some("web-0"));
+        assert_eq!(bound.pod.uid.as_deref(), Some("uid-of-web-0"));
+        for other in ["web-0", "thief"] {
+            assert!(rules().bind(&bound, "shop", &claimant(other)).is_none());
+        }
+        assert_eq!(judge(&bound, &[("shop", "thief")], Occasion::Sweep, 3_600), Finding::Gone);
+        assert_eq!(judge(&bound, &[("shop", "web-0")], Occasion::Sweep, 3_600), Finding::Live);
+    }
+
+    #[test]
+    fn a_pod_of_another_namespace_or_name_and_an_entry_of_another_release_are_not_bound() {
+        assert!(rules().bind(&entry(), "evil", &claimant("web-0")).is_none());
+        let mut named = entry();
+        named.pod.name = Some("web-0".into());
+        assert!(rules().bind(&named, "shop", &claimant("thief")).is_none());
+        let foreign = Entry { owner: Some(owner("dev")), ..entry() };
+        assert!(rules().bind(&foreign, "shop", &claimant("web-0")).is_none());
+    }
+
+    #[test]
+    fn an_entry_of_the_go_product_becomes_ours_with_its_pod() {
+        let unowned = Entry { owner: None, issued_at: None, ..entry() };
+        let bound = rules().bind(&unowned, "shop", &claimant("web-0")).unwrap();
+        assert_eq!(bound.owner, Some(owner("prod")));
+        assert_eq!(
+            judge(&bound, &[], Occasion::Sweep, 0),
+            Finding::Gone,
+            "from then on a sweep may speak for it"
+        );
+    }
+
+    #[test]
+    fn of_two_pods_that_list_an_entry_neither_is_taken_for_its_own() {
+        let (id, mut claims) = (EntryId::random(), Claims::default());
+        claims.insert(&pod("shop", "web-0", id));
+        assert_eq!(claims.sole_holder(id, &entry()), Some(&claimant("web-0")));
+        claims.insert(&pod("shop", "thief", id));
+        assert_eq!(claims.sole_holder(id, &entry()), None);
+        assert!(claims.hold(id, &entry()), "and it lives");
     }
 }

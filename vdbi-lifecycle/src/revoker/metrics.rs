@@ -4,7 +4,10 @@ use metrics::{Counter, Histogram, Unit};
 use vdbi_core::metrics::{Definition, Kind, Registry};
 
 use super::compare::Finding;
-use crate::tally::{Figures, Tally};
+use crate::{
+    shard::Shard,
+    tally::{Figures, Tally},
+};
 
 const REVOKED: Definition = Definition {
     name: "vdbi_revoke_token_count_success",
@@ -78,6 +81,22 @@ const QUEUED: Definition = Definition {
     help: "Credentials that are known to be without their pod and are not revoked yet.",
 };
 
+const RATE: Definition = Definition {
+    name: "vdbi_revoker_budget_requests_per_second",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "Requests per second that this replica allows itself for revocations: revoker.rateLimit, of several shards its part for each that it leads, or less while Vault fails or is slow.",
+};
+
+const WATCHING: Definition = Definition {
+    name: "vdbi_revoker_watch_connected",
+    kind: Kind::Gauge,
+    unit: None,
+    labels: &[],
+    help: "1 while the pods are watched, so that the end of one is acted on at once; 0 while the watch fails.",
+};
+
 const DURATION: Definition = Definition {
     name: "vdbi_revocation_duration_seconds",
     kind: Kind::Histogram,
@@ -86,9 +105,38 @@ const DURATION: Definition = Definition {
     help: "From the end of a pod, as the watch or a comparison showed it, to the end of its credential.",
 };
 
+const BINDINGS: Definition = Definition {
+    name: "vdbi_ledger_bindings_total",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &["result"],
+    help: "Ledger entries whose pod appeared, by what became of them: bound (to its name and uid), taken_over (from the Go product), failed.",
+};
+
 /// Every metric of the revoker.
-pub const ALL: &[Definition] =
-    &[REVOKED, REVOKE_ERROR, FORGOTTEN, FORGET_ERROR, SWEEPS, SWEEP_ERROR, ENTRIES, BRAKE, QUEUED, DURATION];
+pub const ALL: &[Definition] = &[
+    REVOKED,
+    REVOKE_ERROR,
+    FORGOTTEN,
+    FORGET_ERROR,
+    SWEEPS,
+    SWEEP_ERROR,
+    ENTRIES,
+    BRAKE,
+    QUEUED,
+    RATE,
+    WATCHING,
+    DURATION,
+    BINDINGS,
+];
+
+/// What became of an entry whose pod appeared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Binding {
+    Bound,
+    TakenOver,
+    Failed,
+}
 
 /// The revoker's metrics, registered.
 #[derive(Debug)]
@@ -106,8 +154,12 @@ pub(crate) struct Metrics {
 pub(crate) struct Found {
     /// Revocations that are waited for.
     pub(crate) queued: usize,
+    /// Requests per second that it allows itself.
+    pub(crate) rate: f64,
     /// Whether its last comparison was stopped.
     pub(crate) braked: bool,
+    /// Whether it watches the pods; `None` before it has begun to.
+    watching: Option<bool>,
     /// What its last comparison said, as [`STATES`] has it.
     entries: [usize; STATES.len()],
 }
@@ -130,18 +182,24 @@ impl Found {
 impl Figures for Found {
     fn add(&mut self, other: &Self) {
         self.queued += other.queued;
+        self.rate += other.rate;
         self.braked |= other.braked;
+        // One that does not watch is enough for alarm.
+        self.watching = Some(self.watching.unwrap_or(true) && other.watching.unwrap_or(false));
         self.entries.iter_mut().zip(other.entries).for_each(|(sum, count)| *sum += count);
     }
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let (queued, brake) = (registry.gauge(&QUEUED, &[]), registry.gauge(&BRAKE, &[]));
+        let gauge = |definition| registry.gauge(definition, &[]);
+        let (queued, rate, brake, watching) = (gauge(&QUEUED), gauge(&RATE), gauge(&BRAKE), gauge(&WATCHING));
         let entries = STATES.map(|(_, state)| registry.gauge(&ENTRIES, &[("state", state)]));
         let terms = Tally::new(move |total: &Found| {
             queued.set(total.queued as f64);
-            brake.set(if total.braked { 1.0 } else { 0.0 });
+            rate.set(total.rate);
+            brake.set(f64::from(u8::from(total.braked)));
+            watching.set(f64::from(u8::from(total.watching == Some(true))));
             entries.iter().zip(total.entries).for_each(|(gauge, count)| gauge.set(count as f64));
         });
         Self {
@@ -153,6 +211,12 @@ impl Metrics {
         }
     }
 
+    /// Takes note of whether a shard's leader watches the pods.
+    pub(crate) fn watching(&self, shard: Shard) -> impl Fn(bool) + Clone + Send + Sync + 'static {
+        let terms = self.terms.clone();
+        move |connected| terms.tell(shard, |found| found.watching = Some(connected))
+    }
+
     pub(crate) fn revoked(&self, namespace: &str, succeeded: bool) {
         let definition = if succeeded { &REVOKED } else { &REVOKE_ERROR };
         self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
@@ -161,5 +225,14 @@ impl Metrics {
     pub(crate) fn forgotten(&self, namespace: &str, succeeded: bool) {
         let definition = if succeeded { &FORGOTTEN } else { &FORGET_ERROR };
         self.registry.counter(definition, &[("namespace", namespace)]).increment(1);
+    }
+
+    pub(crate) fn bound(&self, binding: Binding) {
+        let result = match binding {
+            Binding::Bound => "bound",
+            Binding::TakenOver => "taken_over",
+            Binding::Failed => "failed",
+        };
+        self.registry.counter(&BINDINGS, &[("result", result)]).increment(1);
     }
 }

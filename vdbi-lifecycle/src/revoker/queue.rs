@@ -10,8 +10,8 @@ use vdbi_core::ledger::EntryId;
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// The longest pause.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// The longest pause. How many are tried in all is the budget's affair.
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
 /// How far a pause is spread, so that what failed together is not tried together.
 const JITTER: f64 = 0.1;
@@ -19,6 +19,9 @@ const JITTER: f64 = 0.1;
 /// The credentials that are to be revoked. Times are on any clock that never goes back.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// Not tried yet. They go first: a database that is down holds up nobody but its own pods.
+    fresh: BTreeSet<(Duration, EntryId)>,
+    /// Failed before.
     waiting: BTreeSet<(Duration, EntryId)>,
     states: HashMap<EntryId, State>,
 }
@@ -34,20 +37,21 @@ impl Queue {
     /// Adds what is to be revoked now. What is there already keeps its pause.
     pub fn add(&mut self, id: EntryId, now: Duration) {
         self.states.entry(id).or_insert_with(|| {
-            self.waiting.insert((now, id));
+            self.fresh.insert((now, id));
             State { failures: 0, at: Some(now) }
         });
     }
 
     /// When the next one is due.
     pub fn next_due(&self) -> Option<Duration> {
-        self.waiting.first().map(|&(at, _)| at)
+        self.fresh.first().into_iter().chain(self.waiting.first()).map(|&(at, _)| at).min()
     }
 
-    /// Takes the one that has been due longest.
+    /// Takes the one that has been due longest, of those that have not been tried if there are any.
     pub fn take_due(&mut self, now: Duration) -> Option<EntryId> {
-        let &(at, id) = self.waiting.first().filter(|(at, _)| *at <= now)?;
-        self.waiting.remove(&(at, id));
+        let is_due =
+            |queue: &&mut BTreeSet<(Duration, EntryId)>| queue.first().is_some_and(|(at, _)| *at <= now);
+        let (_, id) = [&mut self.fresh, &mut self.waiting].into_iter().find(is_due)?.pop_first()?;
         if let Some(state) = self.states.get_mut(&id) {
             state.at = None;
         }
@@ -57,6 +61,7 @@ impl Queue {
     /// It is revoked, or is not to be revoked after all.
     pub fn done(&mut self, id: EntryId) {
         if let Some(State { at: Some(at), .. }) = self.states.remove(&id) {
+            self.fresh.remove(&(at, id));
             self.waiting.remove(&(at, id));
         }
     }
@@ -107,7 +112,7 @@ mod tests {
         let (mut queue, id) = (Queue::default(), EntryId::random());
         let mut now = at(0);
         queue.add(id, now);
-        for pause in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+        for pause in [1, 2, 4, 8, 15, 15, 15] {
             assert_eq!(queue.take_due(now), Some(id));
             queue.failed(id, now, 0.0);
             assert_eq!(queue.next_due(), Some(now + at(pause)));
@@ -133,5 +138,17 @@ mod tests {
         queue.failed(first, at(0), 0.0);
         queue.add(second, at(0));
         assert_eq!(queue.take_due(at(0)), Some(second));
+    }
+
+    #[test]
+    fn what_has_not_been_tried_goes_before_what_has_failed() {
+        let (mut queue, failed, fresh) = (Queue::default(), EntryId::random(), EntryId::random());
+        queue.add(failed, at(0));
+        assert_eq!(queue.take_due(at(0)), Some(failed));
+        queue.failed(failed, at(0), 0.0);
+        queue.add(fresh, at(9));
+        assert_eq!(queue.next_due(), Some(at(1)));
+        assert_eq!([queue.take_due(at(9)), queue.take_due(at(9))], [Some(fresh), Some(failed)]);
+        assert_eq!(queue.next_due(), None);
     }
 }

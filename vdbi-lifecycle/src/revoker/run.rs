@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
-    credential::CredentialSource,
+    credential::{CredentialSource, SourceError},
     leadership::{Term, TermOver, WorkError},
     ledger::{Entry, EntryId, Ledger, LedgerError},
     metrics::Registry,
@@ -24,15 +24,30 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    pods::{Change, Claims, Pods},
+    budget::{Budget, SLOW},
+    pods::{Change, Claimant, Claims, Pods},
     shard::Shard,
 };
+
+mod bind;
 
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Requests of one revocation: lease, token, entry.
+const REQUESTS: u32 = 3;
+
 /// Comparisons for pods that were seen to end, at once. Those that end meanwhile are looked at together.
 const CHECKS: usize = 2;
+
+/// Entries that are bound to their pods at once.
+const BINDINGS: usize = 4;
+
+/// The requests of one: the entry is read, written and noted.
+const BINDING_REQUESTS: u32 = 3;
+
+/// From the beginning of one to that of the next: nobody waits for it.
+const BINDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longer than any term.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -47,8 +62,12 @@ pub struct Settings {
     pub rules: Rules,
     /// How often the whole ledger is compared with the live pods.
     pub interval: Duration,
+    /// Requests per second to the backend for revocations, at most.
+    pub rate: f64,
     /// Requests under way at once, at most.
     pub max_in_flight: usize,
+    /// Whether an entry that is taken over from the Go product keeps the raw token beside its accessor, for a way back.
+    pub keep_raw_tokens: bool,
 }
 
 /// Revokes the credentials of pods that are done. Clones share it; each term gets one [`Revoker::run`].
@@ -59,11 +78,12 @@ pub struct Revoker<S, L> {
     settings: Settings,
     shard: Shard,
     metrics: Arc<Metrics>,
+    binding_reported: Arc<AtomicBool>,
 }
 
 impl<S, L> Clone for Revoker<S, L> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, pods, settings, shard, metrics } = self;
+        let Self { source, ledger, pods, settings, shard, metrics, binding_reported } = self;
         Self {
             source: source.clone(),
             ledger: ledger.clone(),
@@ -71,6 +91,7 @@ impl<S, L> Clone for Revoker<S, L> {
             settings: settings.clone(),
             shard: *shard,
             metrics: metrics.clone(),
+            binding_reported: binding_reported.clone(),
         }
     }
 }
@@ -103,6 +124,7 @@ struct Work {
     started: Instant,
     entries: Entries,
     queue: Queue,
+    budget: Budget,
     /// Since when each credential in the queue has been known to be without its pod.
     since: HashMap<EntryId, Instant>,
     /// Pods that were seen to end and have not been looked at.
@@ -111,6 +133,13 @@ struct Work {
     retry_at: Instant,
     sweep_at: Instant,
     sweeping: bool,
+    /// Pods that list entries which are not known to be bound.
+    unbound: BTreeMap<EntryId, (String, Claimant)>,
+    binding: HashSet<EntryId>,
+    /// When the next one is bound.
+    bind_at: Instant,
+    /// Not to be bound before the next sweep: it failed, or the entry is not that of the pod that lists it.
+    unbindable: HashSet<EntryId>,
     /// Revoked since the sweep under way began: it may still know them.
     revoked: HashSet<EntryId>,
     checking: usize,
@@ -120,9 +149,31 @@ struct Work {
 
 /// What came of one task.
 enum Done {
-    Checked { ended: Vec<Ended>, outcome: Result<Findings, SweepError> },
+    Checked {
+        ended: Vec<Ended>,
+        outcome: Result<Findings, SweepError>,
+    },
     Swept(Result<Findings, SweepError>),
-    Revoked { id: EntryId, done: bool },
+    /// With the entry as it is now, if it is bound.
+    Bound {
+        id: EntryId,
+        entry: Option<Arc<Entry>>,
+    },
+    Revoked {
+        id: EntryId,
+        outcome: Result<(), Unrevoked>,
+        took: Duration,
+    },
+}
+
+/// Why a revocation is to be tried again.
+enum Unrevoked {
+    /// The backend failed.
+    Unavailable,
+    /// It answered with no.
+    Refused,
+    /// The term was over.
+    Over,
 }
 
 /// What a comparison found.
@@ -130,6 +181,8 @@ struct Findings {
     /// The entries that were read for it.
     entries: Entries,
     gone: Vec<EntryId>,
+    /// Entries that are not bound, with the one pod that can be theirs.
+    unbound: Vec<(EntryId, Claimant)>,
     /// Whether all could be read.
     complete: bool,
 }
@@ -139,13 +192,15 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     pub fn new(source: S, ledger: L, pods: Pods, settings: Settings, registry: &Registry) -> Self {
         let metrics = Arc::new(Metrics::new(registry));
         let (source, ledger) = (Arc::new(source), Arc::new(ledger));
-        Self { source, ledger, pods, settings, shard: Shard::WHOLE, metrics }
+        let (shard, binding_reported) = (Shard::WHOLE, Arc::default());
+        Self { source, ledger, pods, settings, shard, metrics, binding_reported }
     }
 
     /// What the leader of one shard runs, of a revoker of the whole ledger: it revokes the entries of that shard, with an even share
-    /// of the revocations under way and of what the brake lets pass.
+    /// of the rate, of the revocations under way and of what the brake lets pass.
     #[must_use]
     pub fn for_shard(mut self, shard: Shard) -> Self {
+        self.settings.rate /= f64::from(shard.count());
         self.settings.max_in_flight = shard.share_of(self.settings.max_in_flight);
         self.settings.rules.brake_minimum = shard.share_of(self.settings.rules.brake_minimum);
         Self { shard, ..self }
@@ -157,18 +212,25 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ///
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
-        let _counted = self.metrics.terms.count(self.shard);
-        let mut changes = self.pods.changes();
+        let shard = self.shard;
+        let _counted = self.metrics.terms.count(shard);
+        let changes = self.pods.changes(self.metrics.watching(shard));
+        let mut changes = changes.map(move |change| change.of(shard));
         let now = Instant::now();
         let mut work = Work {
             started: now,
             entries: Entries::new(),
             queue: Queue::default(),
+            budget: Budget::new(self.settings.rate),
             since: HashMap::new(),
             ended: Vec::new(),
             retry_at: now,
             sweep_at: now,
             sweeping: false,
+            unbound: BTreeMap::new(),
+            binding: HashSet::new(),
+            bind_at: now,
+            unbindable: HashSet::new(),
             revoked: HashSet::new(),
             checking: 0,
             revoking: 0,
@@ -220,10 +282,13 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             work.sweeping = true;
             work.sweep_at = now + self.settings.interval;
             work.revoked.clear();
+            work.unbindable.clear();
             work.tasks.spawn(async move { Done::Swept(revoker.sweep(&term, known).await) });
         }
+        let at = now - work.started;
         while work.revoking < self.settings.max_in_flight
-            && let Some(id) = work.queue.take_due(now - work.started)
+            && work.budget.ready_at(at) <= at
+            && let Some(id) = work.queue.take_due(at)
         {
             let Some(entry) = work.entries.get(&id).cloned() else {
                 work.queue.done(id);
@@ -232,12 +297,28 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let since = work.since.get(&id).copied().unwrap_or(now);
             let (revoker, term) = (self.clone(), term.clone());
             work.revoking += 1;
+            work.budget.spend(at, REQUESTS);
             work.tasks.spawn(async move {
-                let done = revoker.revoke(&term, id, &entry, since).await;
-                Done::Revoked { id, done }
+                let outcome = revoker.revoke(&term, id, &entry, since).await;
+                Done::Revoked { id, outcome, took: now.elapsed() }
             });
         }
-        self.metrics.terms.tell(self.shard, |found| found.queued = work.queue.len());
+        if work.binding.len() < BINDINGS
+            && work.bind_at <= now
+            && work.budget.ready_at(at) <= at
+            && let Some((id, (namespace, claimant))) = work.unbound.pop_first()
+        {
+            let (revoker, term) = (self.clone(), term.clone());
+            work.bind_at = now + BINDING_PAUSE;
+            work.binding.insert(id);
+            work.budget.spend(at, BINDING_REQUESTS);
+            work.tasks.spawn(async move {
+                let entry = revoker.bind(&term, id, &namespace, &claimant).await;
+                Done::Bound { id, entry }
+            });
+        }
+        let (queued, rate) = (work.queue.len(), work.budget.rate());
+        self.metrics.terms.tell(self.shard, |found| (found.queued, found.rate) = (queued, rate));
     }
 
     /// Enters what came of a task.
@@ -277,9 +358,25 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                     }
                 }
             }
-            Done::Revoked { id, done } => {
+            Done::Bound { id, entry } => {
+                work.binding.remove(&id);
+                match entry {
+                    Some(_) if work.revoked.contains(&id) => {}
+                    Some(entry) => drop(work.entries.insert(id, entry)),
+                    None => drop(work.unbindable.insert(id)),
+                }
+            }
+            Done::Revoked { id, outcome, took } => {
                 work.revoking -= 1;
-                if done {
+                let failed = match outcome {
+                    Ok(()) | Err(Unrevoked::Refused) => Some(false),
+                    Err(Unrevoked::Unavailable) => Some(true),
+                    Err(Unrevoked::Over) => None,
+                };
+                if let Some(failed) = failed {
+                    work.budget.answered(now - work.started, failed || took > SLOW);
+                }
+                if outcome.is_ok() {
                     work.queue.done(id);
                     work.since.remove(&id);
                     work.entries.remove(&id);
@@ -305,11 +402,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         ended: &[Ended],
         mut entries: Entries,
     ) -> Result<Findings, SweepError> {
-        let ids: HashSet<EntryId> = ended
-            .iter()
-            .flat_map(|ended| ended.ids.iter().copied())
-            .filter(|id| self.shard.covers(*id))
-            .collect();
+        let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
         let complete = self.read(term, ids.into_iter(), &mut entries).await;
         let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
         for Ended { namespace, ids, .. } in ended {
@@ -325,13 +418,21 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let claims = list(term, self.pods.claims_in(namespace)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
         }
-        Ok(Findings { entries, gone, complete })
+        Ok(Findings { entries, gone, unbound: Vec::new(), complete })
     }
 
     /// Compares the whole ledger with the live pods.
     async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
-        let listed = term.wait(self.ledger.list()).await??;
-        let listed: HashSet<EntryId> = listed.into_iter().filter(|id| self.shard.covers(*id)).collect();
+        let mut listed: HashSet<EntryId> = if entries.is_empty() {
+            let surveyed = term.wait(self.ledger.survey()).await??;
+            let told =
+                surveyed.iter().filter_map(|(id, stored)| Some((*id, Arc::new(stored.clone()?.entry))));
+            entries.extend(told);
+            surveyed.into_iter().map(|(id, _)| id).collect()
+        } else {
+            term.wait(self.ledger.list()).await??.into_iter().collect()
+        };
+        listed.retain(|id| self.shard.covers(*id));
         entries.retain(|id, _| listed.contains(id));
         let complete = self.read(term, listed.iter().copied(), &mut entries).await;
         // After the ledger was read: an admission that is under way has its entry before its pod exists.
@@ -345,17 +446,18 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         }
         let count = |finding| findings.get(&finding).map_or(0, Vec::len);
         let ours = entries.len() - count(Finding::Foreign);
-        let braked = self.settings.rules.brake(count(Finding::Gone), ours);
+        let unbound = self.unbound(&entries, &claims);
+        let braked = self.settings.rules.brake(count(Finding::Gone), ours, now);
         self.metrics.terms.tell(self.shard, |found| found.compared(braked, count));
         if braked {
             tracing::error!(
                 gone = count(Finding::Gone),
                 ours,
                 "{} of {ours} credentials seem to have lost their pods: nothing is revoked. Check that the pods carry the \
-                 label of injectorLabel; where they really are gone, raise revoker.brakeShare for one sweep",
+                 label of injectorLabel; where they really are gone, set revoker.brakeOverrideUntil to a time soon",
                 count(Finding::Gone)
             );
-            return Ok(Findings { entries, gone: Vec::new(), complete: true });
+            return Ok(Findings { entries, gone: Vec::new(), unbound, complete: true });
         }
 
         let mut candidates: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
@@ -368,7 +470,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let claims = list(term, self.pods.claims_in(&namespace)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::Sweep));
         }
-        Ok(Findings { entries, gone, complete })
+        Ok(Findings { entries, gone, unbound, complete })
     }
 
     fn judge(
@@ -416,7 +518,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     }
 
     /// The entry goes last, so that whatever fails is found again.
-    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry, since: Instant) -> bool {
+    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry, since: Instant) -> Result<(), Unrevoked> {
         let (pod, namespace) = (&entry.pod, &entry.pod.namespace);
         match term.run(self.source.revoke(&entry.lease)).await {
             Ok(Ok(())) => {
@@ -426,30 +528,40 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             Ok(Err(error)) => {
                 self.metrics.revoked(namespace, false);
                 tracing::warn!(%id, %pod, %error, "could not revoke the credential of pod {pod}: {error}");
-                return false;
+                let unavailable = matches!(error, SourceError::Unavailable(_));
+                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
             }
-            Err(_over) => return false,
+            Err(_over) => return Err(Unrevoked::Over),
         }
         match term.run(self.ledger.forget(id)).await {
             Ok(Ok(())) => self.metrics.forgotten(namespace, true),
             Ok(Err(error)) => {
                 self.metrics.forgotten(namespace, false);
                 tracing::warn!(%id, %pod, %error, "could not remove ledger entry {id}: {error}");
-                return false;
+                let unavailable = matches!(error, LedgerError::Unavailable(_));
+                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
             }
-            Err(_over) => return false,
+            Err(_over) => return Err(Unrevoked::Over),
         }
         tracing::info!(
             %id, %pod, database = entry.database,
             "revoked the credential of pod {pod} for database {}", entry.database
         );
-        true
+        Ok(())
     }
 }
 
 impl Work {
     fn note(&mut self, change: Change) {
         match change {
+            Change::Seen { namespace, claimant, ids } => {
+                for id in ids {
+                    let known = self.entries.get(&id).is_some_and(|entry| entry.pod.uid.is_some());
+                    if !(known || self.binding.contains(&id) || self.unbindable.contains(&id)) {
+                        self.unbound.entry(id).or_insert_with(|| (namespace.clone(), claimant.clone()));
+                    }
+                }
+            }
             Change::Ended { namespace, ids } => {
                 self.ended.push(Ended { namespace, ids, at: Instant::now() });
             }
@@ -467,14 +579,23 @@ impl Work {
         if self.revoking < settings.max_in_flight
             && let Some(due) = self.queue.next_due()
         {
+            let due = due.max(self.budget.ready_at(self.started.elapsed()));
             next = next.min(self.started + due);
+        }
+        if self.binding.len() < BINDINGS && !self.unbound.is_empty() {
+            let paced = self.started + self.budget.ready_at(self.started.elapsed());
+            next = next.min(self.bind_at.max(paced));
         }
         next
     }
 
     /// Takes over what a comparison found; `since` is when it was seen.
     fn take(&mut self, findings: Findings, since: Instant) {
-        let Findings { entries, gone, .. } = findings;
+        let Findings { entries, gone, unbound, complete: _ } = findings;
+        for (id, claimant) in unbound {
+            let namespace = entries[&id].pod.namespace.clone();
+            self.unbound.entry(id).or_insert((namespace, claimant));
+        }
         self.entries.extend(entries.into_iter().filter(|(id, _)| !self.revoked.contains(id)));
         for id in gone.into_iter().filter(|id| !self.revoked.contains(id)) {
             self.since.entry(id).or_insert(since);

@@ -32,6 +32,7 @@ enum Flaw {
     ListRepeats,
     DropsTheNode,
     ErrorsShowTheToken,
+    SurveyTellsAnother,
 }
 
 struct Broken {
@@ -91,6 +92,18 @@ impl Ledger for Broken {
         Ok(ids)
     }
 
+    async fn survey(&self) -> Result<Vec<(EntryId, Option<Stored>)>, LedgerError> {
+        let mut surveyed = Vec::new();
+        for id in self.list().await? {
+            let mut stored = self.ledger.read(id).await?;
+            if let Some(stored) = stored.as_mut().filter(|_| self.flaw == Flaw::SurveyTellsAnother) {
+                stored.entry.raw_token = None;
+            }
+            surveyed.push((id, stored));
+        }
+        Ok(surveyed)
+    }
+
     async fn forget(&self, id: EntryId) -> Result<(), LedgerError> {
         let exists = self.ledger.read(id).await?.is_some();
         if self.flaw == Flaw::ForgetFailsWhenGone && !exists {
@@ -110,6 +123,7 @@ async fn the_suite_notices_what_is_broken() {
         (Flaw::ListRepeats, "list_names_every_entry_once"),
         (Flaw::ForgetKeepsTheKey, "forget_leaves_nothing_behind"),
         (Flaw::ForgetFailsWhenGone, "forget_is_idempotent"),
+        (Flaw::SurveyTellsAnother, "survey_tells_what_read_finds"),
         (Flaw::UpdateCreates, "update_never_creates"),
     ];
     for (flaw, clause) in flaws {

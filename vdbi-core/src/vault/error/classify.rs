@@ -146,7 +146,7 @@ pub(super) fn classify(operation: Operation<'_>, refusal: &Refusal) -> SourceErr
 }
 
 /// Trouble of the server as a whole, whatever was asked.
-fn server_trouble(refusal: &Refusal) -> Option<SourceError> {
+pub(super) fn server_trouble(refusal: &Refusal) -> Option<SourceError> {
     let text = if refusal.says("Vault is sealed") || refusal.says("is sealed") {
         "Vault is sealed: unseal it"
     } else if refusal.says("local node not active") {

@@ -14,6 +14,7 @@ use crate::{
 const ID: &str = "0b6c3a5e-6f0e-4c1c-9d6b-2f8f7f1f0a11";
 const DATA: &str = "dbi/data/kubernetes/0b6c3a5e-6f0e-4c1c-9d6b-2f8f7f1f0a11";
 const METADATA: &str = "dbi/metadata/kubernetes/0b6c3a5e-6f0e-4c1c-9d6b-2f8f7f1f0a11";
+const DETAILS: &str = "dbi/detailed-metadata/kubernetes";
 const FOLDER: &str = "dbi/metadata/kubernetes";
 const MISMATCH: &str = "check-and-set parameter did not match the current version";
 
@@ -52,6 +53,16 @@ fn fields() -> Value {
         "LeaseDuration": "3600", "Schema": "1" })
 }
 
+/// The fields that are not empty, and the version that they repeat.
+fn notes(version: &str) -> Value {
+    let mut notes = fields();
+    if let Value::Object(notes) = &mut notes {
+        notes.retain(|_, value| value != "");
+        notes.insert("EntryVersion".into(), version.into());
+    }
+    notes
+}
+
 fn written(version: u64) -> ResponseTemplate {
     ok(data(json!({ "version": version, "created_time": "2026-11-24T01:02:03Z", "destroyed": false })))
 }
@@ -77,7 +88,56 @@ async fn an_update_names_the_version_that_was_read() {
     let scene = Scene::new().await;
     let body = json!({ "data": fields(), "options": { "cas": 7 } });
     scene.expect("POST", DATA, Some(body), written(8)).await;
+    scene
+        .expect("PATCH", METADATA, Some(json!({ "custom_metadata": notes("8") })), ResponseTemplate::new(204))
+        .await;
     ledger(&scene).update(id(), &entry(), 7).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_whose_notes_are_refused_is_an_update() {
+    let scene = Scene::new().await;
+    scene.expect("POST", DATA, None, written(8)).await;
+    let denied = refused(403, &["1 error occurred:\n\t* permission denied\n\n"]);
+    scene.expect("PATCH", METADATA, None, denied).await;
+    ledger(&scene).update(id(), &entry(), 7).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_is_never_noted() {
+    let scene = Scene::new().await;
+    scene.expect("POST", DATA, None, written(8)).await;
+    let entry = Entry { raw_token: Some(Secret::new("s.raw")), ..entry() };
+    ledger(&scene).update(id(), &entry, 7).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_survey_tells_what_is_noted_of_the_stored_version() {
+    for (stored, told) in [(8, true), (9, false)] {
+        let scene = Scene::new().await;
+        let details = json!({
+            "keys": [ID, "folder/"],
+            "key_info": { ID: { "current_version": stored, "custom_metadata": notes("8") }, "folder/": { "current_version": 0 } },
+        });
+        scene.expect("LIST", DETAILS, None, ok(data(details))).await;
+        let surveyed = ledger(&scene).survey().await.unwrap();
+        assert_eq!(surveyed.len(), 1);
+        let (surveyed_id, entry) = &surveyed[0];
+        assert_eq!((*surveyed_id, entry.as_ref().map(|stored| stored.version)), (id(), told.then_some(8)));
+        assert!(entry.as_ref().is_none_or(|stored| stored.entry.role == "app"));
+    }
+}
+
+#[tokio::test]
+async fn a_survey_of_a_server_that_tells_nothing_is_a_list() {
+    let denied = refused(403, &["1 error occurred:\n\t* permission denied\n\n"]);
+    for answer in [refused(404, &[]), denied] {
+        let scene = Scene::new().await;
+        scene.expect("LIST", DETAILS, None, answer).await;
+        scene.expect("LIST", FOLDER, None, ok(data(json!({ "keys": [ID] })))).await;
+        let surveyed = ledger(&scene).survey().await.unwrap();
+        assert!(matches!(surveyed[..], [(found, None)] if found == id()));
+    }
 }
 
 #[tokio::test]

@@ -25,10 +25,14 @@ use vdbi_core::{
 };
 use vdbi_lifecycle::{
     events::{self, PodEvents},
-    pods::Pods,
+    pods::{End, Pods},
     renewer::{self, Renewer},
     revoker::{self, Revoker, compare::Rules},
 };
+
+mod binding;
+mod endings;
+mod neighbours;
 
 const LABEL: &str = "vault-db-injector";
 
@@ -64,12 +68,17 @@ impl World {
     }
 
     fn renew(&mut self) {
+        self.renew_as(Self::owner());
+    }
+
+    fn renew_as(&mut self, owner: Owner) {
         let settings = renewer::Settings {
-            owner: Self::owner(),
+            owner,
             renew_at: 0.5,
             scan_interval: Duration::from_secs(10),
             rate: 1000.0,
             max_in_flight: 8,
+            per_pod_metrics: false,
         };
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let events = PodEvents::new(self.kubernetes.client(), pods, "vdbi-renewer");
@@ -80,14 +89,26 @@ impl World {
     }
 
     fn revoke(&mut self) {
+        self.revoke_with(|_, _| {});
+    }
+
+    fn revoke_with(&mut self, change: impl FnOnce(&mut revoker::Settings, &mut Pods)) {
         let rules = Rules {
             owner: Self::owner(),
             grace_period: Duration::from_secs(60),
             brake_share: 0.5,
             brake_minimum: 3,
+            brake_override_until: None,
         };
-        let settings = revoker::Settings { rules, interval: Duration::from_millis(100), max_in_flight: 8 };
-        let pods = Pods::new(self.kubernetes.client(), LABEL);
+        let mut settings = revoker::Settings {
+            rules,
+            interval: Duration::from_millis(100),
+            rate: 100_000.0,
+            max_in_flight: 8,
+            keep_raw_tokens: false,
+        };
+        let mut pods = Pods::new(self.kubernetes.client(), LABEL);
+        change(&mut settings, &mut pods);
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
         let revoker = Revoker::new(source, ledger, pods, settings, &Registry::disabled());
         let term = self.term.clone();

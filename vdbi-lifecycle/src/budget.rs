@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+/// An answer that takes longer is a sign of overload.
+pub const SLOW: Duration = Duration::from_secs(2);
+
 /// The fewest requests per second: recovery is noticed by asking.
 const FLOOR: f64 = 1.0;
+
+/// The fewest as a share of the most, where that is more.
+const FLOOR_SHARE: f64 = 0.01;
 
 /// How much is asked for after a sign of overload.
 const BACK_OFF: f64 = 0.7;
@@ -19,6 +25,9 @@ const WEIGHT: f64 = 0.1;
 
 /// The share of bad answers that is not taken for overload: one database of many that is down, an answer that was lost.
 const TOLERATED: f64 = 0.15;
+
+/// How late a timer may be. What is lost by it is made up for, idle time is not.
+const LATE: Duration = Duration::from_millis(10);
 
 /// Paces requests to a rate, without bursts: whoever spends pushes the next one's time back. The rate shrinks while the
 /// backend fails or is slow, and grows back slowly. Times are on any clock that never goes back.
@@ -46,9 +55,11 @@ impl Budget {
         self.ready_at.max(now)
     }
 
-    /// Enters one request that is sent now.
-    pub fn spend(&mut self, now: Duration) {
-        self.ready_at = self.ready_at(now) + Duration::from_secs_f64(self.rate.recip());
+    /// Enters so many requests that are sent from now on.
+    pub fn spend(&mut self, now: Duration, requests: u32) {
+        let late = now.saturating_sub(self.ready_at);
+        let from = if late <= LATE { self.ready_at } else { now };
+        self.ready_at = from + Duration::from_secs_f64(f64::from(requests) / self.rate);
     }
 
     /// Enters an answer; it is bad when the backend failed or was slow.
@@ -59,9 +70,13 @@ impl Budget {
             self.rate = (self.rate * growth).min(self.ceiling);
             self.grown = now;
         } else if self.bad_share > TOLERATED && now.saturating_sub(self.shrunk) >= ONE_SIGN {
-            self.rate = (self.rate * BACK_OFF).max(FLOOR.min(self.ceiling));
+            self.rate = (self.rate * BACK_OFF).max(self.floor());
             (self.shrunk, self.grown) = (now, now);
         }
+    }
+
+    fn floor(&self) -> f64 {
+        FLOOR.max(FLOOR_SHARE * self.ceiling).min(self.ceiling)
     }
 
     /// Requests per second at present.
@@ -80,7 +95,7 @@ mod tests {
         let mut sent = 0;
         while budget.ready_at(now) < end {
             now = budget.ready_at(now);
-            budget.spend(now);
+            budget.spend(now, 1);
             budget.answered(now, bad(sent));
             sent += 1;
         }
@@ -92,11 +107,26 @@ mod tests {
         let mut budget = Budget::new(4.0);
         let start = Duration::from_secs(100);
         assert_eq!(budget.ready_at(start), start);
-        budget.spend(start);
+        budget.spend(start, 1);
         assert_eq!(budget.ready_at(start), start + Duration::from_millis(250));
         let later = start + Duration::from_secs(60);
-        budget.spend(later);
-        assert_eq!(budget.ready_at(later), later + Duration::from_millis(250));
+        budget.spend(later, 3);
+        assert_eq!(budget.ready_at(later), later + Duration::from_millis(750));
+    }
+
+    #[test]
+    fn a_late_timer_costs_nothing() {
+        let mut budget = Budget::new(1000.0);
+        // Timers have whole milliseconds, and are late by one.
+        let (mut now, mut sent) = (Duration::from_secs(1), 0);
+        while now < Duration::from_secs(2) {
+            while budget.ready_at(now) <= now {
+                budget.spend(now, 3);
+                sent += 3;
+            }
+            now += Duration::from_millis(4);
+        }
+        assert!((990..=1010).contains(&sent), "{sent}");
     }
 
     #[test]
@@ -131,7 +161,7 @@ mod tests {
         let (mut now, mut second, mut within, mut refused) = (Duration::ZERO, 0, 0, 0);
         while now < Duration::from_secs(120) {
             now = budget.ready_at(now);
-            budget.spend(now);
+            budget.spend(now, 1);
             if now.as_secs() != second {
                 (second, within) = (now.as_secs(), 0);
             }
