@@ -19,6 +19,8 @@ use vdbi_core::{
     pod::{PodRef, UUID_ANNOTATION},
 };
 
+use crate::shard::Shard;
+
 /// A pod that has ended has no use for its credentials, though its object remains.
 pub(crate) const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
@@ -173,6 +175,16 @@ impl Pods {
                 }
             })
             .boxed()
+    }
+}
+
+impl Change {
+    /// What of it concerns this shard.
+    pub(crate) fn of(mut self, shard: Shard) -> Self {
+        if let Self::Ended { ids, .. } | Self::Seen { ids, .. } = &mut self {
+            ids.retain(|id| shard.covers(*id));
+        }
+        self
     }
 }
 
