@@ -86,7 +86,7 @@ const RATE: Definition = Definition {
     kind: Kind::Gauge,
     unit: None,
     labels: &[],
-    help: "Requests per second that the revoker allows itself for revocations: revoker.rateLimit, or less while Vault fails or is slow.",
+    help: "Requests per second that this replica allows itself for revocations: revoker.rateLimit, of several shards its part for each that it leads, or less while Vault fails or is slow.",
 };
 
 const WATCHING: Definition = Definition {
@@ -156,21 +156,12 @@ pub(crate) struct Found {
     pub(crate) queued: usize,
     /// Requests per second that it allows itself.
     pub(crate) rate: f64,
-    /// Whether it watches the pods.
-    pub(crate) watch: Watch,
     /// Whether its last comparison was stopped.
     pub(crate) braked: bool,
+    /// Whether it watches the pods; `None` before it has begun to.
+    watching: Option<bool>,
     /// What its last comparison said, as [`STATES`] has it.
     entries: [usize; STATES.len()],
-}
-
-/// Of several, the worst is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Watch {
-    #[default]
-    None,
-    Connected,
-    Failing,
 }
 
 const STATES: [(Finding, &str); 4] = [
@@ -192,22 +183,23 @@ impl Figures for Found {
     fn add(&mut self, other: &Self) {
         self.queued += other.queued;
         self.rate += other.rate;
-        self.watch = self.watch.max(other.watch);
         self.braked |= other.braked;
+        // One that does not watch is enough for alarm.
+        self.watching = Some(self.watching.unwrap_or(true) && other.watching.unwrap_or(false));
         self.entries.iter_mut().zip(other.entries).for_each(|(sum, count)| *sum += count);
     }
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let (queued, brake) = (registry.gauge(&QUEUED, &[]), registry.gauge(&BRAKE, &[]));
-        let (rate, watching) = (registry.gauge(&RATE, &[]), registry.gauge(&WATCHING, &[]));
+        let gauge = |definition| registry.gauge(definition, &[]);
+        let (queued, rate, brake, watching) = (gauge(&QUEUED), gauge(&RATE), gauge(&BRAKE), gauge(&WATCHING));
         let entries = STATES.map(|(_, state)| registry.gauge(&ENTRIES, &[("state", state)]));
         let terms = Tally::new(move |total: &Found| {
             queued.set(total.queued as f64);
             rate.set(total.rate);
-            watching.set(if total.watch == Watch::Connected { 1.0 } else { 0.0 });
-            brake.set(if total.braked { 1.0 } else { 0.0 });
+            brake.set(f64::from(u8::from(total.braked)));
+            watching.set(f64::from(u8::from(total.watching == Some(true))));
             entries.iter().zip(total.entries).for_each(|(gauge, count)| gauge.set(count as f64));
         });
         Self {
@@ -219,13 +211,10 @@ impl Metrics {
         }
     }
 
-    /// Takes note of whether a term watches the pods.
+    /// Takes note of whether a shard's leader watches the pods.
     pub(crate) fn watching(&self, shard: Shard) -> impl Fn(bool) + Clone + Send + Sync + 'static {
         let terms = self.terms.clone();
-        move |connected| {
-            let watch = if connected { Watch::Connected } else { Watch::Failing };
-            terms.tell(shard, |found| found.watch = watch);
-        }
+        move |connected| terms.tell(shard, |found| found.watching = Some(connected))
     }
 
     pub(crate) fn revoked(&self, namespace: &str, succeeded: bool) {

@@ -1,35 +1,33 @@
 //! Compares, and revokes what the comparison found, while the term lasts.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    pin::pin,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, stream};
-use jiff::Timestamp;
-use thiserror::Error;
+use futures::{FutureExt, StreamExt};
 use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
-    credential::{CredentialSource, SourceError},
-    leadership::{Term, TermOver, WorkError},
-    ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
+    credential::CredentialSource,
+    leadership::{Term, WorkError},
+    ledger::{Entry, EntryId, Ledger, Owner},
     metrics::Registry,
 };
 
-use super::{
-    compare::{Finding, Occasion, Rules},
-    metrics::Metrics,
-    queue::Queue,
-};
+use super::{compare::Rules, metrics::Metrics, queue::Queue};
 use crate::{
     budget::{Budget, SLOW},
-    pods::{Change, Claimant, Claims, Pods},
+    pods::{Change, Claimant, Pods},
     shard::Shard,
 };
 
 mod bind;
+mod findings;
+mod revoke;
+
+use findings::{Findings, SweepError};
+use revoke::Unrevoked;
 
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -51,9 +49,6 @@ const BINDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longer than any term.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// How long a list of pods may take.
-const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a revoker works.
 #[derive(Clone, Debug)]
@@ -107,18 +102,6 @@ impl<S, L> Clone for Revoker<S, L> {
             binding_reported: binding_reported.clone(),
         }
     }
-}
-
-#[derive(Debug, Error)]
-enum SweepError {
-    #[error(transparent)]
-    Over(#[from] TermOver),
-    #[error("could not list the ledger: {0}")]
-    Ledger(#[from] LedgerError),
-    #[error("could not list pods: {0}")]
-    Pods(#[from] kube::Error),
-    #[error("could not list pods within {LIST_TIMEOUT:?}")]
-    PodsTimeout,
 }
 
 /// A pod that was seen to end, and the entries that it listed.
@@ -179,34 +162,6 @@ enum Done {
     },
 }
 
-/// Why a revocation is to be tried again.
-enum Unrevoked {
-    /// The backend failed.
-    Unavailable,
-    /// It answered with no.
-    Refused,
-    /// The term was over.
-    Over,
-}
-
-impl Unrevoked {
-    /// A call ended with what the term had left. Where it was prolonged meanwhile, the backend has not answered.
-    fn in_time(term: &Term) -> Self {
-        if term.check().is_ok() { Self::Unavailable } else { Self::Over }
-    }
-}
-
-/// What a comparison found.
-struct Findings {
-    /// The entries that were read for it.
-    entries: Entries,
-    gone: Vec<EntryId>,
-    /// Entries that are not bound, with the one pod that can be theirs.
-    unbound: Vec<(EntryId, Claimant)>,
-    /// Whether all could be read.
-    complete: bool,
-}
-
 impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// A revoker that has yet to be run.
     pub fn new(source: S, ledger: L, pods: Pods, settings: Settings, registry: &Registry) -> Self {
@@ -232,8 +187,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ///
     /// When the watch on pods ends for good, which starts the work again.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
-        let _counted = self.metrics.terms.count(self.shard);
-        let mut changes = self.pods.changes(self.metrics.watching(self.shard));
+        let shard = self.shard;
+        let _counted = self.metrics.terms.count(shard);
+        let changes = self.pods.changes(self.metrics.watching(shard));
+        let mut changes = changes.map(move |change| change.of(shard));
         let now = Instant::now();
         let mut work = Work {
             started: now,
@@ -264,10 +221,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 () = term.over() => break Ok(()),
                 change = changes.next() => match change {
                     Some(change) => {
-                        work.note(change, self.shard);
+                        work.note(change);
                         // Those that have arrived with it are looked at together.
                         while let Some(Some(change)) = changes.next().now_or_never() {
-                            work.note(change, self.shard);
+                            work.note(change);
                         }
                     }
                     None => break Err("the watch on pods ended".into()),
@@ -412,173 +369,13 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             tracing::warn!(%error, "could not compare ledger and pods, and will try again: {error}");
         }
     }
-
-    /// Looks at the entries of pods that were seen to end.
-    async fn check(
-        &self,
-        term: &Term,
-        ended: &[Ended],
-        mut entries: Entries,
-    ) -> Result<Findings, SweepError> {
-        let ids: HashSet<EntryId> = ended
-            .iter()
-            .flat_map(|ended| ended.ids.iter().copied())
-            .filter(|id| self.shard.covers(*id))
-            .collect();
-        let complete = self.read(term, ids.into_iter(), &mut entries).await;
-        let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
-        for Ended { namespace, ids, .. } in ended {
-            for id in ids {
-                // The annotation is a hint: it says nothing about an entry of another namespace.
-                if entries.get(id).is_some_and(|entry| entry.pod.namespace == *namespace) {
-                    candidates.entry(namespace).or_default().insert(*id);
-                }
-            }
-        }
-        let mut gone = Vec::new();
-        for (namespace, ids) in candidates {
-            let claims = list(term, self.pods.claims_in(namespace)).await?;
-            gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
-        }
-        Ok(Findings { entries, gone, unbound: Vec::new(), complete })
-    }
-
-    /// Compares the whole ledger with the live pods.
-    async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
-        let mine = |id: &EntryId| self.shard.covers(*id);
-        let listed: HashSet<EntryId> = if entries.is_empty() {
-            let mut surveyed = term.wait(self.ledger.survey()).await??;
-            surveyed.retain(|(id, _)| mine(id));
-            let ids = surveyed.iter().map(|(id, _)| *id).collect();
-            let told = surveyed.into_iter().filter_map(|(id, stored)| Some((id, Arc::new(stored?.entry))));
-            entries.extend(told);
-            ids
-        } else {
-            term.wait(self.ledger.list()).await??.into_iter().filter(mine).collect()
-        };
-        entries.retain(|id, _| listed.contains(id));
-        let complete = self.read(term, listed.iter().copied(), &mut entries).await;
-        // After the ledger was read: an admission that is under way has its entry before its pod exists.
-        let claims = list(term, self.pods.labelled_claims()).await?;
-
-        let mut findings: HashMap<Finding, Vec<EntryId>> = HashMap::new();
-        let now = Timestamp::now();
-        for (&id, entry) in &entries {
-            let finding = self.settings.rules.judge(id, entry, &claims, Occasion::Sweep, now);
-            findings.entry(finding).or_default().push(id);
-        }
-        let count = |finding| findings.get(&finding).map_or(0, Vec::len);
-        let ours = entries.len() - count(Finding::Foreign);
-        let unbound = self.unbound(&entries, &claims);
-        let braked = self.settings.rules.brake(count(Finding::Gone), ours, now);
-        self.metrics.terms.tell(self.shard, |found| found.compared(braked, count));
-        if braked {
-            tracing::error!(
-                gone = count(Finding::Gone),
-                ours,
-                "{} of {ours} credentials seem to have lost their pods: nothing is revoked. Check that the pods carry the \
-                 label of injectorLabel; where they really are gone, set revoker.brakeOverrideUntil to a time soon",
-                count(Finding::Gone)
-            );
-            return Ok(Findings { entries, gone: Vec::new(), unbound, complete: true });
-        }
-
-        let mut candidates: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
-        for id in findings.remove(&Finding::Gone).unwrap_or_default() {
-            candidates.entry(entries[&id].pod.namespace.clone()).or_default().push(id);
-        }
-        let mut gone = Vec::new();
-        for (namespace, ids) in candidates {
-            // A pod that lives without its label keeps its credential.
-            let claims = list(term, self.pods.claims_in(&namespace)).await?;
-            gone.extend(self.judge(ids, &entries, &claims, Occasion::Sweep));
-        }
-        Ok(Findings { entries, gone, unbound, complete })
-    }
-
-    fn judge(
-        &self,
-        ids: impl IntoIterator<Item = EntryId>,
-        entries: &Entries,
-        claims: &Claims,
-        occasion: Occasion,
-    ) -> Vec<EntryId> {
-        let now = Timestamp::now();
-        let rules = &self.settings.rules;
-        let gone = |id: &EntryId| {
-            entries
-                .get(id)
-                .is_some_and(|entry| rules.judge(*id, entry, claims, occasion, now) == Finding::Gone)
-        };
-        ids.into_iter().filter(gone).collect()
-    }
-
-    /// Reads the entries that are not known yet. Returns whether all could be read.
-    async fn read(&self, term: &Term, ids: impl Iterator<Item = EntryId>, entries: &mut Entries) -> bool {
-        let unknown: Vec<EntryId> = ids.filter(|id| !entries.contains_key(id)).collect();
-        let read = stream::iter(unknown)
-            .map(async |id| (id, term.wait(self.ledger.read(id)).await))
-            .buffer_unordered(self.settings.max_in_flight);
-        let mut complete = true;
-        let mut read = pin!(read);
-        while let Some((id, result)) = read.next().await {
-            match result {
-                Ok(Ok(Some(stored))) => {
-                    entries.insert(id, Arc::new(stored.entry));
-                }
-                Ok(Ok(None)) => {}
-                Ok(Err(error @ LedgerError::Corrupt { .. })) => {
-                    tracing::warn!(%id, %error, "skipping ledger entry {id}: {error}");
-                }
-                Ok(Err(error)) => {
-                    complete = false;
-                    tracing::warn!(%id, %error, "could not read ledger entry {id}: {error}");
-                }
-                Err(_over) => complete = false,
-            }
-        }
-        complete
-    }
-
-    /// The entry goes last, so that whatever fails is found again.
-    async fn revoke(&self, term: &Term, id: EntryId, entry: &Entry, since: Instant) -> Result<(), Unrevoked> {
-        let (pod, namespace) = (&entry.pod, &entry.pod.namespace);
-        match term.run(self.source.revoke(&entry.lease)).await {
-            Ok(Ok(())) => {
-                self.metrics.revoked(namespace, true);
-                self.metrics.duration.record(since.elapsed());
-            }
-            Ok(Err(error)) => {
-                self.metrics.revoked(namespace, false);
-                tracing::warn!(%id, %pod, %error, "could not revoke the credential of pod {pod}: {error}");
-                let unavailable = matches!(error, SourceError::Unavailable(_));
-                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
-            }
-            Err(_over) => return Err(Unrevoked::in_time(term)),
-        }
-        match term.run(self.ledger.forget(id)).await {
-            Ok(Ok(())) => self.metrics.forgotten(namespace, true),
-            Ok(Err(error)) => {
-                self.metrics.forgotten(namespace, false);
-                tracing::warn!(%id, %pod, %error, "could not remove ledger entry {id}: {error}");
-                let unavailable = matches!(error, LedgerError::Unavailable(_));
-                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
-            }
-            Err(_over) => return Err(Unrevoked::in_time(term)),
-        }
-        tracing::info!(
-            %id, %pod, database = entry.database,
-            "revoked the credential of pod {pod} for database {}", entry.database
-        );
-        Ok(())
-    }
 }
 
 impl Work {
-    fn note(&mut self, change: Change, shard: Shard) {
+    fn note(&mut self, change: Change) {
         match change {
             Change::Seen { namespace, claimant, ids } => {
-                for id in ids.into_iter().filter(|id| shard.covers(*id)) {
+                for id in ids {
                     let known = self.entries.get(&id).is_some_and(|entry| entry.pod.uid.is_some());
                     if !(known || self.binding.contains(&id) || self.unbindable.contains(&id)) {
                         self.unbound.entry(id).or_insert_with(|| (namespace.clone(), claimant.clone()));
@@ -631,14 +428,6 @@ impl Work {
         self.ended.extend(ended);
         self.retry_at = now + RETRY;
     }
-}
-
-async fn list(
-    term: &Term,
-    claims: impl Future<Output = Result<Claims, kube::Error>>,
-) -> Result<Claims, SweepError> {
-    let listed = term.wait(tokio::time::timeout(LIST_TIMEOUT, claims)).await?;
-    Ok(listed.map_err(|_| SweepError::PodsTimeout)??)
 }
 
 impl<S, L> std::fmt::Debug for Revoker<S, L> {

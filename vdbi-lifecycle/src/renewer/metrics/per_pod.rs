@@ -208,6 +208,10 @@ mod tests {
         metrics.listed(Shard::WHOLE, &HashSet::from([other]));
         assert!(lines(&page, one).is_empty());
         assert_eq!(lines(&page, other).len(), 2);
+        for shard in Shard::all(8).filter(|shard| !shard.covers(other)) {
+            metrics.listed(shard, &HashSet::new());
+        }
+        assert_eq!(lines(&page, other).len(), 2, "a shard says nothing of the others");
         drop(term);
         assert!(lines(&page, other).is_empty(), "only the leader tells");
     }

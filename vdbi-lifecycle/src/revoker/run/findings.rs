@@ -1,0 +1,183 @@
+//! What a comparison of ledger and pods finds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use thiserror::Error;
+use vdbi_core::{
+    credential::CredentialSource,
+    leadership::{Term, TermOver},
+    ledger::{EntryId, Ledger, LedgerError},
+};
+
+use super::{Ended, Entries, Revoker};
+use crate::{
+    pods::{Claimant, Claims},
+    revoker::compare::{Finding, Occasion},
+};
+
+/// How long a list of pods may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there was no comparison.
+#[derive(Debug, Error)]
+pub(super) enum SweepError {
+    #[error(transparent)]
+    Over(#[from] TermOver),
+    #[error("could not list the ledger: {0}")]
+    Ledger(#[from] LedgerError),
+    #[error("could not list pods: {0}")]
+    Pods(#[from] kube::Error),
+    #[error("could not list pods within {LIST_TIMEOUT:?}")]
+    PodsTimeout,
+}
+
+/// What a comparison found.
+pub(super) struct Findings {
+    /// The entries that were read for it.
+    pub(super) entries: Entries,
+    pub(super) gone: Vec<EntryId>,
+    /// Entries that are not bound, with the one pod that can be theirs.
+    pub(super) unbound: Vec<(EntryId, Claimant)>,
+    /// Whether all could be read.
+    pub(super) complete: bool,
+}
+
+impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
+    /// Looks at the entries of pods that were seen to end.
+    pub(super) async fn check(
+        &self,
+        term: &Term,
+        ended: &[Ended],
+        mut entries: Entries,
+    ) -> Result<Findings, SweepError> {
+        let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
+        let complete = self.read(term, ids.into_iter(), &mut entries).await;
+        let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
+        for Ended { namespace, ids, .. } in ended {
+            for id in ids {
+                // The annotation is a hint: it says nothing about an entry of another namespace.
+                if entries.get(id).is_some_and(|entry| entry.pod.namespace == *namespace) {
+                    candidates.entry(namespace).or_default().insert(*id);
+                }
+            }
+        }
+        let mut gone = Vec::new();
+        for (namespace, ids) in candidates {
+            let claims = list(term, self.pods.claims_in(namespace)).await?;
+            gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
+        }
+        Ok(Findings { entries, gone, unbound: Vec::new(), complete })
+    }
+
+    /// Compares the whole ledger with the live pods.
+    pub(super) async fn sweep(&self, term: &Term, mut entries: Entries) -> Result<Findings, SweepError> {
+        let mine = |id: &EntryId| self.shard.covers(*id);
+        let listed: HashSet<EntryId> = if entries.is_empty() {
+            let mut surveyed = term.wait(self.ledger.survey()).await??;
+            surveyed.retain(|(id, _)| mine(id));
+            let ids = surveyed.iter().map(|(id, _)| *id).collect();
+            let told = surveyed.into_iter().filter_map(|(id, stored)| Some((id, Arc::new(stored?.entry))));
+            entries.extend(told);
+            ids
+        } else {
+            term.wait(self.ledger.list()).await??.into_iter().filter(mine).collect()
+        };
+        entries.retain(|id, _| listed.contains(id));
+        let complete = self.read(term, listed.iter().copied(), &mut entries).await;
+        // After the ledger was read: an admission that is under way has its entry before its pod exists.
+        let claims = list(term, self.pods.labelled_claims()).await?;
+
+        let mut findings: HashMap<Finding, Vec<EntryId>> = HashMap::new();
+        let now = Timestamp::now();
+        for (&id, entry) in &entries {
+            let finding = self.settings.rules.judge(id, entry, &claims, Occasion::Sweep, now);
+            findings.entry(finding).or_default().push(id);
+        }
+        let count = |finding| findings.get(&finding).map_or(0, Vec::len);
+        let ours = entries.len() - count(Finding::Foreign);
+        let unbound = self.unbound(&entries, &claims);
+        let braked = self.settings.rules.brake(count(Finding::Gone), ours, now);
+        self.metrics.terms.tell(self.shard, |found| found.compared(braked, count));
+        if braked {
+            tracing::error!(
+                gone = count(Finding::Gone),
+                ours,
+                "{} of {ours} credentials seem to have lost their pods: nothing is revoked. Check that the pods carry the \
+                 label of injectorLabel; where they really are gone, set revoker.brakeOverrideUntil to a time soon",
+                count(Finding::Gone)
+            );
+            return Ok(Findings { entries, gone: Vec::new(), unbound, complete: true });
+        }
+
+        let mut candidates: BTreeMap<String, Vec<EntryId>> = BTreeMap::new();
+        for id in findings.remove(&Finding::Gone).unwrap_or_default() {
+            candidates.entry(entries[&id].pod.namespace.clone()).or_default().push(id);
+        }
+        let mut gone = Vec::new();
+        for (namespace, ids) in candidates {
+            // A pod that lives without its label keeps its credential.
+            let claims = list(term, self.pods.claims_in(&namespace)).await?;
+            gone.extend(self.judge(ids, &entries, &claims, Occasion::Sweep));
+        }
+        Ok(Findings { entries, gone, unbound, complete })
+    }
+
+    fn judge(
+        &self,
+        ids: impl IntoIterator<Item = EntryId>,
+        entries: &Entries,
+        claims: &Claims,
+        occasion: Occasion,
+    ) -> Vec<EntryId> {
+        let now = Timestamp::now();
+        let rules = &self.settings.rules;
+        let gone = |id: &EntryId| {
+            entries
+                .get(id)
+                .is_some_and(|entry| rules.judge(*id, entry, claims, occasion, now) == Finding::Gone)
+        };
+        ids.into_iter().filter(gone).collect()
+    }
+
+    /// Reads the entries that are not known yet. Returns whether all could be read.
+    async fn read(&self, term: &Term, ids: impl Iterator<Item = EntryId>, entries: &mut Entries) -> bool {
+        let unknown: Vec<EntryId> = ids.filter(|id| !entries.contains_key(id)).collect();
+        let read = stream::iter(unknown)
+            .map(async |id| (id, term.wait(self.ledger.read(id)).await))
+            .buffer_unordered(self.settings.max_in_flight);
+        let mut complete = true;
+        let mut read = pin!(read);
+        while let Some((id, result)) = read.next().await {
+            match result {
+                Ok(Ok(Some(stored))) => {
+                    entries.insert(id, Arc::new(stored.entry));
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error @ LedgerError::Corrupt { .. })) => {
+                    tracing::warn!(%id, %error, "skipping ledger entry {id}: {error}");
+                }
+                Ok(Err(error)) => {
+                    complete = false;
+                    tracing::warn!(%id, %error, "could not read ledger entry {id}: {error}");
+                }
+                Err(_over) => complete = false,
+            }
+        }
+        complete
+    }
+}
+
+async fn list(
+    term: &Term,
+    claims: impl Future<Output = Result<Claims, kube::Error>>,
+) -> Result<Claims, SweepError> {
+    let listed = term.wait(tokio::time::timeout(LIST_TIMEOUT, claims)).await?;
+    Ok(listed.map_err(|_| SweepError::PodsTimeout)??)
+}
