@@ -3,7 +3,8 @@
 //!
 //! [`election::LeaseElection`] implements leadership over a Kubernetes Lease. [`renewer::Renewer`] and [`revoker::Revoker`]
 //! are the work that a leader does; both decide with pure functions ([`renewer::plan`], [`revoker::compare`]) and act under
-//! the [`Term`](vdbi_core::leadership::Term) they are given.
+//! the [`Term`](vdbi_core::leadership::Term) they are given. [`rotation`] is the renewer's: it has pods replaced whose credential no
+//! renewal takes further.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
