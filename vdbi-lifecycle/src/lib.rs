@@ -5,6 +5,7 @@
 //! are the work that a leader does; both decide with pure functions ([`renewer::plan`], [`revoker::compare`]) and act under
 //! the [`Term`](vdbi_core::leadership::Term) they are given. A large ledger is divided into [`shard`]s, each with a leader of its own
 //! ([`election::Elections`]).
+//! [`rotation`] is the renewer's: it has pods replaced whose credential no renewal takes further.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

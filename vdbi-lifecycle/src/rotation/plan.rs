@@ -236,7 +236,10 @@ impl Plan {
         });
         let dies = left.map(|left| now + left);
         match (fate, step) {
-            (Fate::Lost, _) => (ending.lease, ending.token) = (dies, dies),
+            (Fate::Lost, _) => {
+                (ending.lease, ending.token) = (dies, dies);
+                ending.begin = ending.begin.min(now);
+            }
             (_, Step::Token) => ending.token = dies,
             (_, Step::Lease | Step::Read) => ending.lease = dies,
         }
@@ -406,10 +409,10 @@ impl Plan {
         }
         let mut turns: Vec<_> = turns
             .into_iter()
-            .filter(|(uid, (pod, _))| {
+            .filter(|(uid, _)| {
                 let (Some(owner), Some(pods)) = (self.owners.get(*uid), seen.get(uid)) else { return false };
-                owner.may_begin(now)
-                    && (owner.is_settled(pods, pod) || now >= owner.latest(now, lives.of(uid)))
+                let settled = owner.is_settled(pods, |pod| self.waiting.contains_key(pod));
+                owner.may_begin(now) && (settled || now >= owner.latest(now, lives.of(uid)))
             })
             .map(|(owner, (uid, pod))| (pod.dies, owner.to_owned(), eviction(now, uid, pod)))
             .collect();

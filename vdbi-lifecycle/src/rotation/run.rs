@@ -70,7 +70,11 @@ impl Rotation {
             }
         }
         // What has begun is finished, as far as the term lets it.
-        while work.doing.join_next().await.is_some() {}
+        while let Some(done) = work.doing.join_next().await {
+            if let Ok(done @ Done::Evicted { .. }) = done {
+                self.settle(&mut work, done);
+            }
+        }
     }
 
     async fn look(self, term: Term, looks: Vec<Look>) -> Done {

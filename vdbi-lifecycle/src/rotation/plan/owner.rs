@@ -25,7 +25,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(15);
 const MEMORY: Duration = Duration::from_secs(3600);
 
 /// How long pods whose credential is dead wait for an owner whose pods are not all ready.
-const DEAD_WAIT: Duration = Duration::from_secs(300);
+const DEAD_WAIT: Duration = Duration::from_secs(900);
 
 /// The shortest time between two evictions of an owner.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -156,10 +156,10 @@ impl Owner {
         self.sent.is_none() && self.paused_until <= now
     }
 
-    /// Whether all its pods but this are ready, and as many as before the last eviction. It sees also what others than this
-    /// leader have ended.
-    pub(super) fn is_settled(&self, pods: &Pods<'_>, but: &str) -> bool {
-        self.last.is_none() && pods.terminating.is_empty() && pods.unready.iter().all(|&uid| uid == but)
+    /// Whether all its pods are ready but those that wait for rotation, which may be what they need, and as many as before the last
+    /// eviction. It sees also what others than this leader have ended.
+    pub(super) fn is_settled(&self, pods: &Pods<'_>, waits: impl Fn(&str) -> bool) -> bool {
+        self.last.is_none() && pods.terminating.is_empty() && pods.unready.iter().all(|uid| waits(uid))
     }
 
     /// How long that may be waited for: as long as each pod can still be given its margin before its credential ends. Where time

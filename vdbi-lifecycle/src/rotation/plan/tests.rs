@@ -383,6 +383,30 @@ fn a_pod_that_is_not_ready_itself_need_not_wait() {
 }
 
 #[test]
+fn pods_that_are_not_ready_for_want_of_a_credential_do_not_wait_for_each_other() {
+    let mut shop = Shop::new(5);
+    for name in ["a", "b"] {
+        shop.pod(name, "rs").ready = false;
+        shop.fate(name, Fate::Lost);
+    }
+    assert_eq!(shop.until_replaced(60).len(), 1);
+    let new = if shop.pods.contains_key("a-new") { "a-new" } else { "b-new" };
+    shop.ready(new);
+    assert_eq!(shop.until_replaced(120).len(), 1, "and still one after the other");
+}
+
+#[test]
+fn a_pod_whose_credential_is_lost_waits_a_quarter_of_an_hour_for_a_replacement_that_does_not_come() {
+    let mut shop = Shop::new(5);
+    for name in ["a", "b"] {
+        shop.pod(name, "rs");
+        shop.fate(name, Fate::Lost);
+    }
+    let evictions = shop.until(3600);
+    assert_eq!(evictions.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1, 901]);
+}
+
+#[test]
 fn a_raised_maximum_calls_it_off() {
     let mut shop = Shop::new(5);
     shop.pod("web", "rs");
