@@ -17,6 +17,12 @@ use trial::{Trial, Vault};
 /// Long enough for several attempts, and far shorter than any credential lives.
 const OUTAGE: Duration = Duration::from_secs(5);
 
+/// How long a credential lives where one outage follows another ...
+const TTL: Duration = Duration::from_secs(30);
+
+/// ... and where several come at once.
+const LONGER: Duration = Duration::from_secs(50);
+
 /// Of the pods that are deleted during an outage, so many that a stampede would show.
 const GONE: usize = 40;
 
@@ -46,7 +52,7 @@ async fn refusals_and_outages_in_any_order_lose_no_credential() -> Result<()> {
 }
 
 async fn sealed_and_frozen() -> Result<()> {
-    let mut trial = Trial::start("sealed", Trial::servers(OpenBao::dev()).await?, None).await?;
+    let mut trial = Trial::start("sealed", Trial::servers(OpenBao::dev()).await?, None, TTL).await?;
     let began = Instant::now();
     trial.scene.cluster.openbao().seal().await?;
     trial.delete(0..GONE).await?;
@@ -65,16 +71,18 @@ async fn sealed_and_frozen() -> Result<()> {
     sleep(OUTAGE.saturating_sub(frozen.elapsed())).await;
     let rate = trial.revoker_rate().await?;
     trial.scene.cluster.openbao_mut().server_mut().cont()?;
-    // What was sent meanwhile, and given up after two seconds each, is carried out now.
-    trial.recovers(GONE..2 * GONE, rate, 16 * 4).await?;
-    trial.end(began).await
+    // What was sent meanwhile, and given up after a second each, is carried out now.
+    trial.recovers(GONE..2 * GONE, rate, 16 * 6).await?;
+    trial.end(began).await?;
+    assert_eq!(trial.scene.denied_requests()?, [""; 0]);
+    Ok(())
 }
 
 async fn killed() -> Result<()> {
     if openbao::is_vault() {
         return Ok(());
     }
-    let mut trial = Trial::start("killed", Trial::servers(OpenBao::raft()).await?, None).await?;
+    let mut trial = Trial::start("killed", Trial::servers(OpenBao::raft()).await?, None, TTL).await?;
     let began = Instant::now();
     trial.scene.cluster.openbao_mut().server_mut().kill().await?;
     trial.delete(0..GONE).await?;
@@ -89,7 +97,7 @@ async fn killed() -> Result<()> {
 async fn refusing() -> Result<()> {
     let cluster = Trial::servers(OpenBao::dev()).await?;
     let proxy = Proxy::start(cluster.openbao().url().trim_start_matches("http://").parse()?).await?;
-    let trial = Trial::start("refusing", cluster, Some(&proxy)).await?;
+    let trial = Trial::start("refusing", cluster, Some(&proxy), TTL).await?;
     let began = Instant::now();
     for (index, (status, kind, body)) in REFUSALS.into_iter().enumerate() {
         proxy.answer(status, kind, body);
@@ -107,14 +115,16 @@ async fn refusing() -> Result<()> {
     let rate = trial.revoker_rate().await?;
     proxy.pass();
     trial.recovers(0..GONE, rate, 0).await?;
-    trial.end(began).await
+    trial.end(began).await?;
+    assert_eq!(trial.scene.denied_requests()?, [""; 0]);
+    Ok(())
 }
 
 async fn several_at_once() -> Result<()> {
     const FEW: usize = 15;
     // Of a new term, which knows nothing of the outage.
     const FULL: f64 = 1000.0;
-    let mut trial = Trial::start("several", Trial::servers(OpenBao::dev()).await?, None).await?;
+    let mut trial = Trial::start("several", Trial::servers(OpenBao::dev()).await?, None, LONGER).await?;
     let began = Instant::now();
 
     eprintln!(
