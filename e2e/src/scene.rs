@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    Cluster, DatabaseAccess, OpenBao, Release, System,
+    Builder, Cluster, DatabaseAccess, OpenBao, Release, System,
     system::{Authentication, LABEL},
 };
 
@@ -55,7 +55,17 @@ impl Scene {
     ///
     /// When a server or a replica does not start.
     pub async fn with(access: DatabaseAccess, release: Release) -> Result<Self> {
-        let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
+        Self::over(Cluster::builder().kubernetes(), access, release).await
+    }
+
+    /// Starts a release of the caller's over a control plane or a whole cluster of the caller's, to which OpenBao and PostgreSQL
+    /// are added.
+    ///
+    /// # Errors
+    ///
+    /// When a server or a replica does not start.
+    pub async fn over(cluster: Builder, access: DatabaseAccess, release: Release) -> Result<Self> {
+        let cluster = cluster.openbao(OpenBao::dev()).postgres().start().await?;
         cluster.configure_database_access(&access).await?;
         let system = System::start(&cluster, &access, &release).await?;
         Ok(Self { system, cluster, access })

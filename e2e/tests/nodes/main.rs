@@ -1,0 +1,3 @@
+//! A whole cluster: pods run in containers, and end in every way in which pods end. It takes root.
+
+mod harness;
