@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// The address of the host of the nodes, where pods reach what the test listens on.
+pub const HOST: &str = "198.51.100.10";
+
 /// Where nodes have their addresses: a range that is reserved for documentation, so that it is nobody's.
 pub(crate) const NODES: &str = "198.51.100";
 
@@ -59,7 +62,7 @@ pub(crate) fn is_isolated() -> Result<bool> {
 fn new() -> Result<File> {
     let script = format!(
         "set -e; PATH=$PATH:/usr/sbin:/sbin; ip link set lo up; ip link add {LINK} type bridge; \
-         ip address add {NODES}.10/24 dev {LINK}; ip address add {NODES}.11/24 dev {LINK}; \
+         ip address add {HOST}/24 dev {LINK}; ip address add {NODES}.11/24 dev {LINK}; \
          ip address add {NODES}.12/24 dev {LINK}; ip link set {LINK} up; ip route add {SERVICES} dev {LINK}; \
          echo 1 >/proc/sys/net/ipv4/ip_forward; echo made; read -r end"
     );

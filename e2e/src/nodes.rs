@@ -12,6 +12,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kube::Api;
 
+pub use crate::network::HOST;
 pub use image::IMAGE;
 pub use kubelet::Node;
 
@@ -104,6 +105,7 @@ fn controllers(kubernetes: &Kubernetes, directory: &Path) -> Result<Program> {
         .arg(format!("--service-account-private-key-file={}", kubernetes.signing_key_file().display()))
         .arg(format!("--root-ca-file={}", kubernetes.ca_file().display()))
         .args(["--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0"])
+        .arg(format!("--flex-volume-plugin-dir={}", directory.display()))
         // A node that died is noticed in seconds, and all of its pods at once.
         .arg(format!("--node-monitor-grace-period={}s", NODE_GRACE.as_secs()))
         .args([
@@ -125,7 +127,6 @@ fn proxy(kubernetes: &Kubernetes, directory: &Path) -> Result<Program> {
     Ok(Program::new(Installed::KubeProxy.path()?, directory)
         .arg(format!("--kubeconfig={}", kubernetes.kubeconfig_for_user(user, user)?.display()))
         .args(["--proxy-mode=nftables", "--hostname-override=node-1"])
-        .args(["--healthz-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"])
         // These are of the whole machine, not of the network.
         .args(["--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"])
         .arg("--conntrack-tcp-timeout-close-wait=0"))

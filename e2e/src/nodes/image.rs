@@ -19,7 +19,7 @@ pub(super) fn write(directory: &Path) -> Result<PathBuf> {
     let busybox = fs::read(Installed::Busybox.path()?)?;
     let mut layer = Archive::default();
     layer.file("bin/busybox", &busybox)?;
-    for applet in ["sh", "sleep", "kill"] {
+    for applet in ["dd", "nc", "sh", "sleep"] {
         layer.link(&format!("bin/{applet}"), "busybox")?;
     }
     let layer = layer.end();

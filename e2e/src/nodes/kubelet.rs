@@ -79,14 +79,14 @@ fn configuration_at(address: &str, cgroup: &str) -> serde_json::Value {
         // Its lease tells that it lives, four times in this time.
         "nodeLeaseDurationSeconds": NODE_GRACE.as_secs() - 1,
         "nodeStatusUpdateFrequency": "1s",
+        "volumeStatsAggPeriod": "1s",
         // What a machine within a machine has or has not.
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{cgroup}"),
-        "cgroupsPerQOS": false,
+        "cgroupsPerQOS": true,
         "enforceNodeAllocatable": [],
         "failCgroupV1": false,
         "failSwapOn": false,
-        "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
     })
 }

@@ -18,7 +18,9 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// What the first process of a machine does: it makes the places that programs of a node write to, and waits for orphans, of which
 /// every container leaves some. What is written there is gone with the machine.
 const INIT: &str = "set -e
-for place in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 node $place; done
+mount -t tmpfs -o mode=755 node /run
+mount -t tmpfs -o mode=755 node /var/log
+mount --bind \"$1\" /var/lib
 echo started
 while :; do sleep 3600 & wait $!; done";
 
@@ -34,17 +36,25 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) async fn start(name: &str, directory: &Path) -> Result<Self> {
+        // Not in memory: a kubelet measures only what is on a disk.
+        let disk = directory.join("disk");
+        fs::create_dir(&disk)?;
         let program = Program::new("unshare", directory)
             .args(["--mount", "--propagation=private", "--pid", "--kill-child=SIGKILL", "--mount-proc", "--"])
-            .args(["/bin/sh", "-c", INIT]);
+            .args(["/bin/sh", "-c", INIT, "init"])
+            .arg(&disk);
         let mut holder = Server::start("machine", program, directory).await?;
         holder.logged("started", START).await?;
         let pid = holder.pid();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
         let init = children.split_whitespace().next().context("a machine has a first process")?.parse()?;
         let init = Pid::from_raw(init).context("a process has an id")?;
-        // Unique on this machine for as long as it is used.
-        Ok(Self { _holder: holder, init, cgroup: format!("vdbi-{name}-{pid}") })
+        // Unique for as long as it is used.
+        let machine = Self { _holder: holder, init, cgroup: format!("vdbi-{name}-{pid}") };
+        for hierarchy in hierarchies() {
+            fs::create_dir(hierarchy.join(&machine.cgroup))?;
+        }
+        Ok(machine)
     }
 
     /// The name of its cgroup, in which its containers are.
@@ -85,8 +95,10 @@ fn is_running(pid: Pid) -> bool {
 
 /// The second version has one, the first one for each controller.
 fn hierarchies() -> Vec<PathBuf> {
-    let entries = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).chain([PathBuf::from(CGROUPS)]).collect()
+    if Path::new(CGROUPS).join("cgroup.procs").exists() {
+        return vec![CGROUPS.into()];
+    }
+    fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// Removes a cgroup with those below it, of which only directories can be removed.
