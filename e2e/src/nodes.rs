@@ -12,10 +12,10 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kube::Api;
 
-pub use crate::network::HOST;
 pub use image::IMAGE;
 pub use kubelet::Node;
 
+pub use crate::network::HOST;
 use crate::{
     installed::Installed,
     kubernetes::Kubernetes,
@@ -28,8 +28,8 @@ const START: Duration = Duration::from_secs(60);
 /// As many as [`network::isolated`] has addresses for.
 const MOST: usize = 2;
 
-/// How long a node is believed after its last sign of life.
-pub const NODE_GRACE: Duration = Duration::from_secs(5);
+/// How long a node is believed after its last sign of life: seconds instead of a minute, and long enough for a busy machine.
+const NODE_GRACE: Duration = Duration::from_secs(10);
 
 /// The controllers and nodes of a cluster.
 ///
@@ -63,7 +63,7 @@ impl Nodes {
                 .with_context(|| format!("{name} did not start"))
         };
         let start = &start;
-        let nodes = try_join_all((0..number).map(|index| start(index))).await?;
+        let nodes = try_join_all((0..number).map(start)).await?;
         // No pod is admitted before its service account is there, and the controllers make the accounts.
         let accounts: Api<ServiceAccount> = Api::default_namespaced(kubernetes.admin());
         controllers.ready(START, async || Ok(accounts.get("default").await.map(drop)?)).await?;
@@ -126,8 +126,14 @@ fn proxy(kubernetes: &Kubernetes, directory: &Path) -> Result<Program> {
     let user = "system:kube-proxy";
     Ok(Program::new(Installed::KubeProxy.path()?, directory)
         .arg(format!("--kubeconfig={}", kubernetes.kubeconfig_for_user(user, user)?.display()))
+        .env("PATH", search_path())
         .args(["--proxy-mode=nftables", "--hostname-override=node-1"])
         // These are of the whole machine, not of the network.
         .args(["--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"])
         .arg("--conntrack-tcp-timeout-close-wait=0"))
+}
+
+/// The programs of a node and of its network run others, which are in directories that not every `PATH` has.
+fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use kube::Api;
 use serde_json::json;
 
 use super::{
-    NODE_GRACE, START, is_ready,
+    START, is_ready,
     machine::Machine,
     runtime::{self, SOCKET},
 };
@@ -76,8 +76,8 @@ fn configuration_at(address: &str, cgroup: &str) -> serde_json::Value {
         "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "resolvConf": "",
-        // Its lease tells that it lives, four times in this time.
-        "nodeLeaseDurationSeconds": NODE_GRACE.as_secs() - 1,
+        // It tells every second that it lives, four times in the life of its lease.
+        "nodeLeaseDurationSeconds": 4,
         "nodeStatusUpdateFrequency": "1s",
         "volumeStatsAggPeriod": "1s",
         // What a machine within a machine has or has not.

@@ -7,6 +7,7 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::search_path;
 use crate::process::{Program, Server};
 
 const START: Duration = Duration::from_secs(10);
@@ -14,6 +15,7 @@ const END: Duration = Duration::from_secs(20);
 
 /// Where cgroups are: the only trace of a machine that the kernel does not remove with its processes.
 const CGROUPS: &str = "/sys/fs/cgroup";
+const CGROUP_PREFIX: &str = "vdbi-";
 
 /// What the first process of a machine does: it makes the places that programs of a node write to, and waits for orphans, of which
 /// every container leaves some. What is written there is gone with the machine.
@@ -50,8 +52,9 @@ impl Machine {
         let init = children.split_whitespace().next().context("a machine has a first process")?.parse()?;
         let init = Pid::from_raw(init).context("a process has an id")?;
         // Unique for as long as it is used.
-        let machine = Self { _holder: holder, init, cgroup: format!("vdbi-{name}-{pid}") };
+        let machine = Self { _holder: holder, init, cgroup: format!("{CGROUP_PREFIX}{name}-{pid}") };
         for hierarchy in hierarchies() {
+            remove_stale(&hierarchy);
             fs::create_dir(hierarchy.join(&machine.cgroup))?;
         }
         Ok(machine)
@@ -64,12 +67,11 @@ impl Machine {
 
     /// A program in it. Killed, it takes its own process along; asked to end, it does not wait for it.
     pub(super) fn program(&self, path: &Path, directory: &Path) -> Program {
-        let search = std::env::var("PATH").unwrap_or_default();
         Program::new("nsenter", directory)
             .arg(format!("--target={}", self.init.as_raw_nonzero()))
             .args(["--mount", "--pid", "--", "setpriv", "--pdeathsig", "SIGKILL", "--"])
             .arg(path)
-            .env("PATH", format!("{search}:/usr/sbin:/sbin"))
+            .env("PATH", search_path())
     }
 }
 
@@ -99,6 +101,18 @@ fn hierarchies() -> Vec<PathBuf> {
         return vec![CGROUPS.into()];
     }
     fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Removes what is left of machines whose tests were killed: the name ends with the id of a process.
+fn remove_stale(hierarchy: &Path) {
+    for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(CGROUP_PREFIX)) else { continue };
+        let holder = name.rsplit('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(holder).exists() {
+            remove(&entry.path());
+        }
+    }
 }
 
 /// Removes a cgroup with those below it, of which only directories can be removed.

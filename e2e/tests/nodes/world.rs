@@ -43,11 +43,6 @@ impl World {
 
     /// The metadata and specification of pods of one name that ask for a credential; what it runs begins with showing that.
     pub(crate) fn template(&self, app: &str, command: &str) -> Value {
-        // A node that died is given up at once.
-        let tolerations = ["not-ready", "unreachable"].map(|taint| {
-            let key = format!("node.kubernetes.io/{taint}");
-            json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1 })
-        });
         json!({
             "metadata": {
                 "labels": { LABEL: "true", "app": app },
@@ -55,7 +50,6 @@ impl World {
             },
             "spec": {
                 "serviceAccountName": self.scene.access.service_account,
-                "tolerations": tolerations,
                 "containers": [{
                     "name": "app",
                     "image": IMAGE,

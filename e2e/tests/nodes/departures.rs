@@ -17,7 +17,13 @@ const REPLICAS: usize = 3;
 fn a_credential_ends_with_its_pod_when_the_node_is_drained_or_dies() -> Result<()> {
     isolated(async || {
         let mut world = World::start(2).await?;
-        let template = world.template("web", SERVE);
+        let mut template = world.template("web", SERVE);
+        // A node that died is given up at once.
+        let tolerations = ["not-ready", "unreachable"].map(|taint| {
+            let key = format!("node.kubernetes.io/{taint}");
+            json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1 })
+        });
+        template["spec"]["tolerations"] = json!(tolerations);
         let deployment = json!({ "spec": {
             "replicas": REPLICAS,
             "selector": { "matchLabels": { "app": "web" } },
