@@ -41,7 +41,7 @@ pub(crate) async fn measure(singles: usize, burst: usize) -> Result<Report> {
     let revoker = json!({ "interval": "1h" });
     let configuration = Map::from_iter([("revoker".to_owned(), revoker)]);
     let release = Release { replicas: 1, configuration, ..Release::default() };
-    let scene = Arc::new(Scene::over(cluster, DatabaseAccess::default(), release).await?);
+    let scene = Arc::new(Scene::on(cluster, DatabaseAccess::default(), release).await?);
     let mut gone = Gone::listen(&scene).await?;
     let revoker = &scene.system.revokers[0];
     eventually(PATIENCE, async || {

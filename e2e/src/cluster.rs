@@ -3,11 +3,14 @@ use tokio::try_join;
 
 use crate::directory::Directory;
 use crate::kubernetes::Kubernetes;
+use crate::nodes::Nodes;
 use crate::openbao::{OpenBao, Storage};
 use crate::postgres::Postgres;
 
 /// The servers of one test; they end when it is dropped.
 pub struct Cluster {
+    // Before the API server, without which its programs complain at length.
+    nodes: Option<Nodes>,
     kubernetes: Option<Kubernetes>,
     openbao: Option<OpenBao>,
     postgres: Option<Postgres>,
@@ -20,6 +23,7 @@ pub struct Cluster {
 #[must_use = "nothing runs before start()"]
 pub struct Builder {
     kubernetes: bool,
+    nodes: usize,
     openbao: Option<Storage>,
     postgres: bool,
 }
@@ -49,6 +53,16 @@ impl Cluster {
     #[track_caller]
     pub fn kubernetes_mut(&mut self) -> &mut Kubernetes {
         asked_for(self.kubernetes.as_mut(), "kubernetes()")
+    }
+
+    /// The controllers and nodes, to freeze or kill one.
+    ///
+    /// # Panics
+    ///
+    /// When they were not asked for.
+    #[track_caller]
+    pub fn nodes_mut(&mut self) -> &mut Nodes {
+        asked_for(self.nodes.as_mut(), "nodes(..)")
     }
 
     /// OpenBao.
@@ -107,6 +121,12 @@ impl Builder {
         self
     }
 
+    /// Adds the control plane with controllers, scheduler, kube-proxy and this many nodes, on which pods really run; at most two.
+    /// It takes root, and a [network of the test's own](crate::network::isolated).
+    pub fn nodes(self, number: usize) -> Self {
+        Self { nodes: number, ..self.kubernetes() }
+    }
+
     /// Adds OpenBao: [`OpenBao::dev`] or [`OpenBao::raft`].
     pub fn openbao(mut self, storage: Storage) -> Self {
         self.openbao = Some(storage);
@@ -125,13 +145,18 @@ impl Builder {
     ///
     /// When a server is not installed or does not get ready; the error carries the end of its log.
     pub async fn start(self) -> Result<Cluster> {
-        let Self { kubernetes, openbao, postgres } = self;
+        let Self { kubernetes, nodes, openbao, postgres } = self;
         let directory = Directory::new()?;
         let kubernetes = async {
-            match kubernetes {
-                true => Kubernetes::start(&directory.create("kubernetes")?).await.map(Some),
-                false => Ok(None),
+            if !kubernetes {
+                return Ok((None, None));
             }
+            let kubernetes = Kubernetes::start(&directory.create("kubernetes")?).await?;
+            let nodes = match nodes {
+                0 => None,
+                _ => Some(Nodes::start(&kubernetes, nodes, &directory.create("nodes")?).await?),
+            };
+            Ok((Some(kubernetes), nodes))
         };
         let openbao = async {
             match openbao {
@@ -145,9 +170,9 @@ impl Builder {
                 false => Ok(None),
             }
         };
-        let (kubernetes, openbao, postgres) = try_join!(kubernetes, openbao, postgres)
+        let ((kubernetes, nodes), openbao, postgres) = try_join!(kubernetes, openbao, postgres)
             .context("the servers of this test did not start (VDBI_KEEP=1 keeps their files)")?;
-        Ok(Cluster { kubernetes, openbao, postgres, directory })
+        Ok(Cluster { nodes, kubernetes, openbao, postgres, directory })
     }
 }
 

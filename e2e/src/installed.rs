@@ -14,6 +14,24 @@ pub enum Installed {
     KubeApiserver,
     /// The store of the Kubernetes API server.
     Etcd,
+    /// The agent of a node.
+    Kubelet,
+    /// The Kubernetes controllers.
+    ControllerManager,
+    /// The Kubernetes scheduler.
+    Scheduler,
+    /// What makes services of addresses.
+    KubeProxy,
+    /// The container runtime of a node.
+    Containerd,
+    /// The client of the container runtime.
+    Ctr,
+    /// What the container runtime starts containers with.
+    Runc,
+    /// The network plugin that gives pods their addresses; the others are beside it.
+    CniBridge,
+    /// The program in the pods' image.
+    Busybox,
     /// OpenBao, server and client in one.
     OpenBao,
     /// HashiCorp Vault, server and client in one.
@@ -45,10 +63,8 @@ impl Installed {
             .filter(|value| !value.is_empty())
             .or_else(|| written_by_test_env(&environment)?.remove(variable));
         let path = location.map(|location| match self {
-            Self::OpenBao | Self::Vault => PathBuf::from(location),
-            Self::KubeApiserver | Self::Etcd | Self::Postgres | Self::Initdb => {
-                Path::new(&location).join(self.program())
-            }
+            Self::OpenBao | Self::Vault | Self::Runc | Self::Busybox => PathBuf::from(location),
+            _ => Path::new(&location).join(self.program()),
         });
         match path {
             Some(path) if path.is_file() => Ok(path),
@@ -56,7 +72,7 @@ impl Installed {
                 bail!("vault was not found: run `hack/test-env vault` (it builds HashiCorp Vault)")
             }
             _ => bail!(
-                "{} was not found: run `hack/test-env` (it installs kube-apiserver, etcd, OpenBao and PostgreSQL for the tests)",
+                "{} was not found: run `hack/test-env` (it installs Kubernetes, containerd, OpenBao and PostgreSQL for the tests)",
                 self.program()
             ),
         }
@@ -65,6 +81,11 @@ impl Installed {
     fn variable(self) -> &'static str {
         match self {
             Self::KubeApiserver | Self::Etcd => "KUBEBUILDER_ASSETS",
+            Self::Kubelet | Self::ControllerManager | Self::Scheduler | Self::KubeProxy => "VDBI_NODE",
+            Self::Containerd | Self::Ctr => "VDBI_CONTAINERD",
+            Self::Runc => "VDBI_RUNC",
+            Self::CniBridge => "CNI_PATH",
+            Self::Busybox => "VDBI_BUSYBOX",
             Self::OpenBao => "VDBI_BAO",
             Self::Vault => "VDBI_VAULT",
             Self::Postgres | Self::Initdb => "PG_BIN",
@@ -75,6 +96,15 @@ impl Installed {
         match self {
             Self::KubeApiserver => "kube-apiserver",
             Self::Etcd => "etcd",
+            Self::Kubelet => "kubelet",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::KubeProxy => "kube-proxy",
+            Self::Containerd => "containerd",
+            Self::Ctr => "ctr",
+            Self::Runc => "runc",
+            Self::CniBridge => "bridge",
+            Self::Busybox => "busybox",
             Self::OpenBao => "bao",
             Self::Vault => "vault",
             Self::Postgres => "postgres",

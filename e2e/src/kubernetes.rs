@@ -1,5 +1,5 @@
 //! kube-apiserver with etcd: authorization, service account tokens, admission and audit are real; there are no nodes and no
-//! controllers, so pods stay pending until the test patches them.
+//! controllers, so pods stay pending until the test patches them. [`nodes`](crate::nodes) adds these.
 
 mod access;
 mod audit;
@@ -7,6 +7,7 @@ mod start;
 mod webhook;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -16,6 +17,7 @@ use kube::Api;
 pub use audit::{AuditEvent, ObjectRef};
 pub use start::client;
 
+use crate::authority::Authority;
 use crate::process::Server;
 
 /// The common name of the certificate that the API server shows to webhooks, of the authority [`Kubernetes::ca_pem`].
@@ -32,6 +34,7 @@ pub struct Kubernetes {
     admin_kubeconfig: PathBuf,
     url: String,
     ca_pem: String,
+    authority: Arc<Authority>,
     directory: PathBuf,
 }
 
@@ -122,6 +125,16 @@ impl Kubernetes {
             Ok(())
         };
         self.apiserver.ready(START, check).await
+    }
+
+    /// The file with the authority of the API server's certificate.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.directory.join(start::CA)
+    }
+
+    /// The file with the key that signs the tokens of service accounts.
+    pub(crate) fn signing_key_file(&self) -> PathBuf {
+        self.directory.join(start::SIGNING_KEY)
     }
 
     fn audit_log(&self) -> PathBuf {

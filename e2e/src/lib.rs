@@ -22,6 +22,19 @@
 //! # }
 //! ```
 //!
+//! That is the first tier: there are no nodes, and a pod is what the test says it is. In the second one, a whole cluster, pods
+//! really run: `Cluster::builder().nodes(2)`, in a network of the test's own, which takes root.
+//!
+//! ```no_run
+//! # fn test() -> anyhow::Result<()> {
+//! e2e::network::isolated(async || {
+//!     let mut cluster = e2e::Cluster::builder().nodes(2).start().await?;
+//!     cluster.nodes_mut().node_mut("node-2").kubelet_mut().kill().await?;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
 //! `hack/test-env` installs the servers. With `VDBI_KEEP=1` the directory of a test stays, with every log and key in it.
 
 mod authority;
@@ -31,6 +44,8 @@ mod cluster;
 mod directory;
 pub mod installed;
 pub mod kubernetes;
+pub mod network;
+pub mod nodes;
 pub mod openbao;
 mod ports;
 mod postgres;
@@ -45,6 +60,7 @@ pub use balancer::Balancer;
 pub use binaries::binary;
 pub use cluster::{Builder, Cluster};
 pub use kubernetes::Kubernetes;
+pub use nodes::{Node, Nodes};
 pub use openbao::OpenBao;
 pub use postgres::Postgres;
 pub use process::{Program, Server};

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    Cluster, DatabaseAccess, OpenBao, Release, System,
+    Builder, Cluster, DatabaseAccess, OpenBao, Release, System,
     system::{Authentication, LABEL},
 };
 
@@ -55,16 +55,26 @@ impl Scene {
     ///
     /// When a server or a replica does not start.
     pub async fn with(access: DatabaseAccess, release: Release) -> Result<Self> {
-        let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
-        Self::over(cluster, access, release).await
+        Self::over(Cluster::builder().kubernetes(), access, release).await
     }
 
-    /// Starts a release of the caller's over servers of the caller's.
+    /// Starts a release of the caller's over a control plane or a whole cluster of the caller's, to which OpenBao and PostgreSQL
+    /// are added.
+    ///
+    /// # Errors
+    ///
+    /// When a server or a replica does not start.
+    pub async fn over(cluster: Builder, access: DatabaseAccess, release: Release) -> Result<Self> {
+        let cluster = cluster.openbao(OpenBao::dev()).postgres().start().await?;
+        Self::on(cluster, access, release).await
+    }
+
+    /// Starts a release of the caller's on servers of the caller's.
     ///
     /// # Errors
     ///
     /// When a server refuses to be set up or a replica does not start.
-    pub async fn over(cluster: Cluster, access: DatabaseAccess, release: Release) -> Result<Self> {
+    pub async fn on(cluster: Cluster, access: DatabaseAccess, release: Release) -> Result<Self> {
         cluster.configure_database_access(&access).await?;
         let system = System::start(&cluster, &access, &release).await?;
         Ok(Self { system, cluster, access })

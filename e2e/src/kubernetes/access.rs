@@ -144,6 +144,17 @@ impl Kubernetes {
         Ok(path)
     }
 
+    /// A kubeconfig file of a user by a certificate, as Kubernetes' own components have one.
+    ///
+    /// # Errors
+    ///
+    /// When a name does not fit into a certificate.
+    pub fn kubeconfig_for_user(&self, user: &str, group: &str) -> Result<PathBuf> {
+        let certificate = start::certificate_of(&self.authority, user, group)?;
+        let path = self.directory.join(format!("{}.kubeconfig", user.replace(':', "-")));
+        start::write_kubeconfig(&path, &self.url, &self.ca_pem, certificate)
+    }
+
     /// A kubeconfig file of a service account, to run a program as it with `KUBECONFIG`.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -14,6 +15,10 @@ use crate::process::{Program, Server};
 
 /// Of the API server's own tokens; those of a pod for OpenBao have another one.
 const AUDIENCE: &str = "https://kubernetes.default.svc";
+
+/// The names of files in the directory of the control plane.
+pub(super) const CA: &str = "ca.pem";
+pub(super) const SIGNING_KEY: &str = "tokens.key";
 
 pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
     let (apiserver, etcd) = (Installed::KubeApiserver.path()?, Installed::Etcd.path()?);
@@ -35,6 +40,7 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
             admin_kubeconfig,
             url,
             ca_pem: files.authority.pem(),
+            authority: files.authority.clone(),
             directory: directory.to_owned(),
         };
         // An etcd that could not start would only show as an API server that does not get ready.
@@ -96,7 +102,8 @@ fn apiserver_program(
             "--endpoint-reconciler-type=none",
         ])
         .args(["--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true", "--profiling=false"])
-        .args(["--authorization-mode=RBAC", &format!("--api-audiences={AUDIENCE}")])
+        .args(["--authorization-mode=Node,RBAC", &format!("--api-audiences={AUDIENCE}")])
+        .args(["--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"])
         .arg(format!("--service-account-issuer={AUDIENCE}"))
         .arg(file("service-account-signing-key-file", &files.signing_key))
         .arg(file("service-account-key-file", &files.verification_key))
@@ -110,7 +117,7 @@ fn apiserver_program(
 }
 
 struct Files {
-    authority: Authority,
+    authority: Arc<Authority>,
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
@@ -127,7 +134,7 @@ impl Files {
             fs::write(&path, content)?;
             Ok(path)
         };
-        let authority = Authority::new("kubernetes")?;
+        let authority = Arc::new(Authority::new("kubernetes")?);
         let server = authority.server(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
         let tokens = KeyPair::generate()?;
         let audit_policy = json!({
@@ -138,33 +145,25 @@ impl Files {
         });
         Ok(Self {
             admission: write("admission.json", &admission(&write, &authority)?.to_string())?,
-            ca: write("ca.pem", &authority.pem())?,
+            ca: write(CA, &authority.pem())?,
             authority,
             certificate: write("apiserver.pem", &server.certificate)?,
             key: write("apiserver.key", &server.key)?,
-            signing_key: write("tokens.key", &tokens.serialize_pem())?,
+            signing_key: write(SIGNING_KEY, &tokens.serialize_pem())?,
             verification_key: write("tokens.pub", &tokens.public_key_pem())?,
             audit_policy: write("audit-policy.json", &audit_policy.to_string())?,
         })
     }
 
     fn admin_kubeconfig(&self, directory: &Path, url: &str) -> Result<PathBuf> {
-        let admin = self.authority.client("e2e-admin", "system:masters")?;
-        let user = json!({
-            "client-certificate-data": base64(&admin.certificate),
-            "client-key-data": base64(&admin.key),
-        });
-        write_kubeconfig(&directory.join("admin.kubeconfig"), url, &self.authority.pem(), user)
+        let admin = certificate_of(&self.authority, "e2e-admin", "system:masters")?;
+        write_kubeconfig(&directory.join("admin.kubeconfig"), url, &self.authority.pem(), admin)
     }
 }
 
 /// Shows every webhook that asks for it a certificate of the API server's.
 fn admission(write: &impl Fn(&str, &str) -> Result<PathBuf>, authority: &Authority) -> Result<Value> {
-    let client = authority.client(super::WEBHOOK_CLIENT, "kubernetes")?;
-    let user = json!({
-        "client-certificate-data": base64(&client.certificate),
-        "client-key-data": base64(&client.key),
-    });
+    let user = certificate_of(authority, super::WEBHOOK_CLIENT, "kubernetes")?;
     let kubeconfig =
         json!({ "apiVersion": "v1", "kind": "Config", "users": [{ "name": "*", "user": user }] });
     let kubeconfig = write("webhooks.kubeconfig", &kubeconfig.to_string())?;
@@ -177,6 +176,15 @@ fn admission(write: &impl Fn(&str, &str) -> Result<PathBuf>, authority: &Authori
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "AdmissionConfiguration",
         "plugins": [{ "name": "MutatingAdmissionWebhook", "configuration": configuration }],
+    }))
+}
+
+/// The user of a kubeconfig file, by a certificate.
+pub(super) fn certificate_of(authority: &Authority, user: &str, group: &str) -> Result<Value> {
+    let client = authority.client(user, group)?;
+    Ok(json!({
+        "client-certificate-data": base64(&client.certificate),
+        "client-key-data": base64(&client.key),
     }))
 }
 

@@ -17,12 +17,18 @@ fn a_program_is_built_before_it_is_run() -> Result<()> {
 fn a_missing_server_is_reported_with_the_command_that_installs_it() -> Result<()> {
     let empty = tempfile::tempdir()?;
     let nothing = |name: &str| (name == "HOME").then(|| OsString::from(empty.path()));
-    for (server, name) in [(Installed::KubeApiserver, "kube-apiserver"), (Installed::OpenBao, "bao")] {
+    let servers = [
+        (Installed::KubeApiserver, "kube-apiserver"),
+        (Installed::Kubelet, "kubelet"),
+        (Installed::Runc, "runc"),
+        (Installed::OpenBao, "bao"),
+    ];
+    for (server, name) in servers {
         let error = server.path_in(nothing).err().context("it was found")?;
         assert_eq!(
             error.to_string(),
             format!(
-                "{name} was not found: run `hack/test-env` (it installs kube-apiserver, etcd, OpenBao and PostgreSQL for the tests)"
+                "{name} was not found: run `hack/test-env` (it installs Kubernetes, containerd, OpenBao and PostgreSQL for the tests)"
             )
         );
     }

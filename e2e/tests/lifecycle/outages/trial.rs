@@ -63,7 +63,7 @@ impl Trial {
             ("revoker".to_owned(), json!({ "interval": "2s", "gracePeriod": "1s", "brakeMinimum": 1000 })),
         ]);
         let release = Release { replicas: 1, configuration, ..Release::default() };
-        let scene = Scene::over(cluster, access, release).await?;
+        let scene = Scene::on(cluster, access, release).await?;
         let mut trial = Self { name, ttl, scene, living: Vec::new(), gone: Vec::new() };
         for replica in trial.leaders() {
             eventually(PATIENCE, async || {

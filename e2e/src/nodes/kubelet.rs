@@ -1,0 +1,92 @@
+use std::{fs, path::Path};
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kube::Api;
+use serde_json::json;
+
+use super::{
+    START, is_ready,
+    machine::Machine,
+    runtime::{self, SOCKET},
+};
+use crate::{installed::Installed, kubernetes::Kubernetes, network, process::Server};
+
+/// A node: a machine with a kubelet and containerd.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    // Dropped in this order; the machine takes along what these have started.
+    kubelet: Server,
+    _containerd: Server,
+    _machine: Machine,
+}
+
+impl Node {
+    pub(super) async fn start(
+        kubernetes: &Kubernetes,
+        name: &str,
+        index: usize,
+        image: &Path,
+        directory: &Path,
+    ) -> Result<Self> {
+        let machine = Machine::start(name, directory).await?;
+        let containerd = runtime::start(&machine, index, image, directory).await?;
+        let address = format!("{}.{}", network::NODES, 11 + index);
+        let configuration = directory.join("kubelet.json");
+        fs::write(&configuration, configuration_at(&address, machine.cgroup()).to_string())?;
+        let kubeconfig = kubernetes.kubeconfig_for_user(&format!("system:node:{name}"), "system:nodes")?;
+        let program = machine
+            .program(&Installed::Kubelet.path()?, directory)
+            .arg(format!("--config={}", configuration.display()))
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--hostname-override={name}"))
+            .arg(format!("--node-ip={address}"))
+            .args(["--root-dir=/var/lib/kubelet", "--cert-dir=/var/lib/kubelet/pki"]);
+        let mut kubelet = Server::start("kubelet", program, directory).await?;
+        let nodes: Api<NodeObject> = Api::all(kubernetes.admin());
+        let ready = async || {
+            ensure!(is_ready(&nodes.get(name).await?), "{name} is not ready");
+            Ok(())
+        };
+        kubelet.ready(START, ready).await?;
+        Ok(Self { name: name.to_owned(), kubelet, _containerd: containerd, _machine: machine })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its kubelet: to kill it, for instance, which the containers of its pods survive.
+    pub fn kubelet_mut(&mut self) -> &mut Server {
+        &mut self.kubelet
+    }
+}
+
+fn configuration_at(address: &str, cgroup: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": address,
+        "healthzPort": 0,
+        "authentication": { "anonymous": { "enabled": true }, "webhook": { "enabled": false } },
+        "authorization": { "mode": "AlwaysAllow" },
+        "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        "resolvConf": "",
+        // It tells every second that it lives, four times in the life of its lease.
+        "nodeLeaseDurationSeconds": 4,
+        "nodeStatusUpdateFrequency": "1s",
+        "volumeStatsAggPeriod": "1s",
+        // What a machine within a machine has or has not.
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": format!("/{cgroup}"),
+        "cgroupsPerQOS": true,
+        "enforceNodeAllocatable": [],
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        "makeIPTablesUtilChains": false,
+    })
+}
