@@ -14,6 +14,7 @@ use kube::Api;
 
 pub use image::IMAGE;
 pub use kubelet::Node;
+pub use machine::remove_stale_cgroups;
 
 pub use crate::network::HOST;
 use crate::{

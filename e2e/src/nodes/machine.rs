@@ -53,8 +53,8 @@ impl Machine {
         let init = Pid::from_raw(init).context("a process has an id")?;
         // Unique for as long as it is used.
         let machine = Self { _holder: holder, init, cgroup: format!("{CGROUP_PREFIX}{name}-{pid}") };
+        remove_stale_cgroups();
         for hierarchy in hierarchies() {
-            remove_stale(&hierarchy);
             fs::create_dir(hierarchy.join(&machine.cgroup))?;
         }
         Ok(machine)
@@ -103,14 +103,17 @@ fn hierarchies() -> Vec<PathBuf> {
     fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Removes what is left of machines whose tests were killed: the name ends with the id of a process.
-fn remove_stale(hierarchy: &Path) {
-    for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| name.starts_with(CGROUP_PREFIX)) else { continue };
-        let holder = name.rsplit('-').next().unwrap_or_default();
-        if !Path::new("/proc").join(holder).exists() {
-            remove(&entry.path());
+/// Removes the empty cgroups of nodes whose tests were killed, as every start of a node does.
+pub fn remove_stale_cgroups() {
+    for hierarchy in hierarchies() {
+        for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with(CGROUP_PREFIX)) else { continue };
+            // The name ends with the id of the process that held the machine.
+            let holder = name.rsplit('-').next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+            if holder.is_some_and(|holder| !is_running(holder)) {
+                remove(&entry.path());
+            }
         }
     }
 }

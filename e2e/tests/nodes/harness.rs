@@ -7,7 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, network::isolated, nodes::IMAGE, scene::eventually};
+use e2e::{
+    Cluster,
+    network::isolated,
+    nodes::{IMAGE, remove_stale_cgroups},
+    scene::eventually,
+};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, api::PostParams};
 use serde_json::json;
@@ -64,14 +69,17 @@ fn containers_die_with_a_killed_test_process() -> Result<()> {
     let output = BufReader::new(test.stdout.take().context("no output")?);
     let started = output.lines().any(|line| line.is_ok_and(|line| line.contains("a pod runs")));
     let containers = sleepers(mark);
+    let cgroup = containers.first().map(|&container| cgroup_of(container));
     test.kill()?;
     test.wait()?;
     ensure!(started && containers.len() == 1, "the helper ran no pod");
 
+    let cgroup = cgroup.context("the container is in a cgroup")??;
     let killed = Instant::now();
-    while !sleepers(mark).is_empty() {
-        ensure!(killed.elapsed() < Duration::from_secs(10), "the container outlives the test");
+    while !sleepers(mark).is_empty() || fs::exists(&cgroup)? {
+        ensure!(killed.elapsed() < Duration::from_secs(20), "the container or {cgroup} outlives the test");
         std::thread::sleep(Duration::from_millis(10));
+        remove_stale_cgroups();
     }
     Ok(())
 }
