@@ -42,7 +42,7 @@ pub(super) async fn add(cluster: &Cluster, access: &DatabaseAccess, pods: Range<
                 "Database": "main",
                 "Role": role,
                 "IssuedAt": "2026-01-01T00:00:00Z",
-                "Schema": "2",
+                "Schema": "1",
             } });
             root.write(&format!("{mount}/data/{prefix}/{id}"), &entry).await?;
             let pod = json!({
