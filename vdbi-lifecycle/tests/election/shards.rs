@@ -111,7 +111,7 @@ async fn eventually_spread(replicas: &[&Replica], each: RangeInclusive<usize>, w
 
 #[tokio::test(start_paused = true)]
 async fn replicas_that_start_together_share_the_shards_within_two_seconds() {
-    for _ in 0..20 {
+    for _ in 0..5 {
         let mut cluster = Replicas::new();
         let [a, b, c] = cluster.three().await;
         spread(&[&a, &b, &c], 2..=3).unwrap();
@@ -127,7 +127,7 @@ async fn replicas_that_start_together_share_the_shards_within_two_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn the_shards_of_a_replica_that_dies_are_shared_by_the_others() {
-    for _ in 0..20 {
+    for _ in 0..5 {
         let mut cluster = Replicas::new();
         let [a, b, c] = cluster.three().await;
         let lost = a.leads();
@@ -269,8 +269,8 @@ async fn looking_after_the_balance_costs_the_api_server_little() {
             .sum::<usize>()
     };
     let before: usize = [&a, &b, &c].map(requests).iter().sum();
-    sleep(3600 * SECOND).await;
+    sleep(600 * SECOND).await;
     let total = [&a, &b, &c].map(requests).iter().sum::<usize>() - before;
     // Eight leaders at one renewal in 3 s each, and three replicas that look every 5 s.
-    assert!(total <= 8 * 1230 + 3 * 760 + 24 * 18, "{total} requests in an hour");
+    assert!(total <= 8 * 205 + 3 * 130 + 24 * 4, "{total} requests in ten minutes");
 }
