@@ -47,7 +47,7 @@ async fn pods_that_ask_for_it_are_replaced_one_after_the_other_before_their_cred
     assert_eq!(shop.ending(&["a", "b"]).await?, [""; 0]);
 
     shop.allow(1).await?;
-    eventually(2 * SOON, async || {
+    eventually(4 * SOON, async || {
         ensure!(!shop.ending(&["a", "b"]).await?.is_empty(), "no pod is evicted");
         Ok(())
     })
@@ -68,7 +68,7 @@ async fn pods_that_ask_for_it_are_replaced_one_after_the_other_before_their_cred
     assert_eq!(shop.ending(&["a", "b"]).await?, [names[first]], "the one in its place is not ready");
 
     shop.ready("c").await?;
-    eventually(2 * SOON, async || {
+    eventually(4 * SOON, async || {
         ensure!(shop.ending(&["a", "b"]).await?.len() == 2, "the second is not evicted");
         Ok(())
     })
