@@ -320,6 +320,9 @@ impl Plan {
             (Outcome::Evicted, _) => {
                 owner.evicted(now, uid);
                 self.waiting.remove(uid);
+                // What was refused before says nothing any more: the earliest end goes first again.
+                let others = self.waiting.values_mut().filter(|pod| pod.owner == eviction.owner);
+                others.for_each(|pod| pod.refusals = 0);
             }
             (Outcome::Vanished, _) => {
                 owner.gave_up();

@@ -314,6 +314,21 @@ fn one_that_is_blocked_does_not_keep_the_others_of_its_owner_from_trying() {
 }
 
 #[test]
+fn after_refusals_the_earliest_death_goes_first_again() {
+    let mut shop = Shop::new(5);
+    for (name, left) in [("a", 600), ("b", 700)] {
+        shop.pod(name, "rs");
+        shop.ends_in(name, left);
+    }
+    shop.until_answering(20, |_, _| Outcome::Blocked);
+    let first = shop.until_replaced(60).remove(0).1;
+    let (new, other) = if first == "a" { ("a-new", "b") } else { ("b-new", "a") };
+    shop.ready(new);
+    shop.ends_in(new, 900);
+    assert_eq!(shop.until_replaced(120)[0].1, other);
+}
+
+#[test]
 fn who_lacks_the_right_is_told_at_once() {
     let mut shop = Shop::new(5);
     shop.pod("web", "rs");
