@@ -80,6 +80,9 @@ fn configuration_at(address: &str, cgroup: &str) -> serde_json::Value {
         "nodeLeaseDurationSeconds": 4,
         "nodeStatusUpdateFrequency": "1s",
         "volumeStatsAggPeriod": "1s",
+        // How full the disk of the machine around it is says nothing: no pod is evicted and no image removed for it.
+        "evictionHard": { "memory.available": "1Mi", "nodefs.available": "1Mi", "imagefs.available": "1Mi" },
+        "imageGCHighThresholdPercent": 100,
         // What a machine within a machine has or has not.
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{cgroup}"),
