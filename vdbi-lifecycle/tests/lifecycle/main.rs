@@ -33,6 +33,7 @@ use vdbi_lifecycle::{
 mod binding;
 mod endings;
 mod neighbours;
+mod watching;
 
 const LABEL: &str = "vault-db-injector";
 
