@@ -47,3 +47,31 @@ fn row(definition: &Definition) -> String {
         [format!("`{}`", definition.name), kind.to_owned(), labels.join(", "), definition.help.to_owned()];
     format!("| {} |", cells.join(" | "))
 }
+
+/// Names of tests in code spans of `docs/improvements.md`: long ones with underscores.
+#[test]
+fn every_test_that_the_documentation_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/improvements.md")).unwrap();
+    let named: BTreeSet<&str> =
+        page.split('`').skip(1).step_by(2).filter(|span| span.matches('_').count() > 1).collect();
+    assert!(named.len() > 40, "{} tests are named", named.len());
+    let mut sources = Vec::new();
+    for crate_directory in ["vdbi-core", "vdbi-webhook", "vdbi-lifecycle", "e2e"] {
+        read_sources(&root.join(crate_directory), &mut sources);
+    }
+    let exists = |name: &&str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));
+    let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "docs/improvements.md names tests that do not exist: {missing:?}");
+}
+
+fn read_sources(directory: &Path, sources: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(fs::read_to_string(path).unwrap());
+        }
+    }
+}

@@ -202,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn new_ids_are_random_ones() {
+        let ids = [EntryId::random(), EntryId::random()];
+        assert_ne!(ids[0], ids[1]);
+        assert!(ids.iter().all(|EntryId(uuid)| uuid.get_version_num() == 4));
+    }
+
+    #[test]
     fn uuids_of_the_go_product_are_entry_ids() {
         let version_1 = "8a6e0804-2bd0-11f0-9cd2-0242ac120002";
         assert_eq!(version_1.parse::<EntryId>().unwrap().to_string(), version_1);

@@ -164,6 +164,27 @@ fn a_drain_that_would_outlast_the_process_and_names_without_an_authority_are_ref
 }
 
 #[test]
+fn limits_and_intervals_with_which_nothing_would_happen_are_refused() {
+    for (component, key, value) in [
+        (Component::Renewer, "vaultRateLimit", "0"),
+        (Component::Renewer, "syncTTLSecond", "0"),
+        (Component::Renewer, "shards", "0"),
+        (Component::Revoker, "revoker.interval", "0s"),
+        (Component::Revoker, "revoker.rateLimit", "0"),
+        (Component::Revoker, "revoker.labelRemoved", "delete"),
+        (Component::Revoker, "revoker.brakeOverrideUntil", "tomorrow"),
+        (Component::Injector, "tokenTTL", "\"\""),
+    ] {
+        let line = match key.split_once('.') {
+            Some((section, key)) => format!("{section}: {{ {key}: {value} }}\n"),
+            None => format!("{key}: {value}\n"),
+        };
+        let problems = problems(&line, component);
+        assert!(problems.contains(&format!("{key}: ")), "{line}{problems}");
+    }
+}
+
+#[test]
 fn every_default_is_valid() {
     let text = "vaultAddress: http://v\nkubeRole: r\nvaultSecretName: n\nvaultSecretPrefix: p\ncertFile: c\nkeyFile: k\n";
     for component in [Component::Injector, Component::Renewer, Component::Revoker] {
