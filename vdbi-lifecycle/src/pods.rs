@@ -106,7 +106,7 @@ impl Pods {
     ///
     /// The API server's.
     pub async fn labelled_claims(&self) -> Result<Claims, kube::Error> {
-        self.claims(Api::all(self.client.clone()), ListParams::default().labels(&self.label)).await
+        self.claims(Api::all(self.client.clone()), ListParams::default().labels(&self.label), None).await
     }
 
     /// What the pods of one namespace claim now, with or without the label unless [`End::without_label`] says otherwise.
@@ -115,19 +115,33 @@ impl Pods {
     ///
     /// The API server's.
     pub async fn claims_in(&self, namespace: &str) -> Result<Claims, kube::Error> {
+        self.claims_of(namespace, None).await
+    }
+
+    /// As [`Pods::claims_in`], of the one pod with this name where there is one: the API server looks up nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The API server's.
+    pub async fn claims_of(&self, namespace: &str, name: Option<&str>) -> Result<Claims, kube::Error> {
         let mut parameters = ListParams::default();
         if self.end.without_label {
             parameters = parameters.labels(&self.label);
         }
-        self.claims(Api::namespaced(self.client.clone(), namespace), parameters).await
+        self.claims(Api::namespaced(self.client.clone(), namespace), parameters, name).await
     }
 
     async fn claims(
         &self,
         api: Api<PartialObjectMeta<Pod>>,
         parameters: ListParams,
+        name: Option<&str>,
     ) -> Result<Claims, kube::Error> {
-        let mut parameters = parameters.fields(NOT_ENDED).limit(PAGE);
+        let fields = match name {
+            Some(name) => &format!("{NOT_ENDED},metadata.name={name}"),
+            None => NOT_ENDED,
+        };
+        let mut parameters = parameters.fields(fields).limit(PAGE);
         let mut claims = Claims::default();
         loop {
             let page = api.list(&parameters).await?;

@@ -25,6 +25,9 @@ use crate::{
 /// How long a list of pods may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Pods that are looked up one by one when they are seen to end together, at most.
+const FEW: usize = 4;
+
 /// Why there was no comparison.
 #[derive(Debug, Error)]
 pub(super) enum SweepError {
@@ -59,18 +62,21 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ) -> Result<Findings, SweepError> {
         let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
         let complete = self.read(term, ids.into_iter(), &mut entries).await;
-        let mut candidates: BTreeMap<&str, BTreeSet<EntryId>> = BTreeMap::new();
+        let mut candidates: BTreeMap<(&str, Option<&str>), BTreeSet<EntryId>> = BTreeMap::new();
         for Ended { namespace, ids, .. } in ended {
             for id in ids {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
-                if entries.get(id).is_some_and(|entry| entry.pod.namespace == *namespace) {
-                    candidates.entry(namespace).or_default().insert(*id);
+                if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
+                    // Only the pod to which it is bound can hold it; of many, one list of the namespace costs less.
+                    let bound = entry.pod.uid.as_ref().and(entry.pod.name.as_deref());
+                    let name = bound.filter(|_| ended.len() <= FEW);
+                    candidates.entry((namespace, name)).or_default().insert(*id);
                 }
             }
         }
         let mut gone = Vec::new();
-        for (namespace, ids) in candidates {
-            let claims = list(term, self.pods.claims_in(namespace)).await?;
+        for ((namespace, name), ids) in candidates {
+            let claims = list(term, self.pods.claims_of(namespace, name)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
         }
         Ok(Findings { entries, gone, unbound: Vec::new(), complete })
