@@ -53,7 +53,8 @@ pub use settings::Settings;
 ///
 /// - The replicas' clocks run at rates within `lease_duration / hard_deadline` of each other; what they show does not
 ///   matter.
-/// - Nobody deletes the Lease twice within a lease duration: a deletion takes away what a write is compared with.
+/// - Nobody deletes the Lease twice, within a lease duration or while a replica is cut off: a deletion takes away what a write is
+///   compared with.
 pub struct LeaseElection {
     client: Client,
     settings: Arc<Settings>,

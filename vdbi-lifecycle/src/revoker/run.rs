@@ -383,6 +383,7 @@ impl Work {
                 }
             }
             Change::Ended { namespace, ids } => {
+                ids.iter().for_each(|id| drop(self.unbound.remove(id)));
                 self.ended.push(Ended { namespace, ids, at: Instant::now() });
             }
             // What ended while nobody watched is found by comparing everything.
