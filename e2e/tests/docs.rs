@@ -58,20 +58,21 @@ fn every_test_that_the_documentation_names_exists() {
     assert!(named.len() > 40, "{} tests are named", named.len());
     let mut sources = Vec::new();
     for crate_directory in ["vdbi-core", "vdbi-webhook", "vdbi-lifecycle", "e2e"] {
-        read_sources(&root.join(crate_directory), &mut sources);
+        read_sources(&root.join(crate_directory), &mut sources).unwrap();
     }
     let exists = |name: &&str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));
     let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
     assert!(missing.is_empty(), "docs/improvements.md names tests that do not exist: {missing:?}");
 }
 
-fn read_sources(directory: &Path, sources: &mut Vec<String>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+fn read_sources(directory: &Path, sources: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
         if path.is_dir() {
-            read_sources(&path, sources);
+            read_sources(&path, sources)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            sources.push(fs::read_to_string(path).unwrap());
+            sources.push(fs::read_to_string(path)?);
         }
     }
+    Ok(())
 }

@@ -57,6 +57,22 @@ const SWEEP_ERROR: Definition = Definition {
     help: "Comparisons of ledger and live pods that failed.",
 };
 
+const FETCHED: Definition = Definition {
+    name: "vdbi_fetch_pods_success_count",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &[],
+    help: "Times that pods were listed.",
+};
+
+const FETCH_ERROR: Definition = Definition {
+    name: "vdbi_fetch_pods_error_count",
+    kind: Kind::Counter,
+    unit: None,
+    labels: &[],
+    help: "Times that pods could not be listed; no pod at all is no error.",
+};
+
 const ENTRIES: Definition = Definition {
     name: "vdbi_ledger_entries",
     kind: Kind::Gauge,
@@ -121,6 +137,8 @@ pub const ALL: &[Definition] = &[
     FORGET_ERROR,
     SWEEPS,
     SWEEP_ERROR,
+    FETCHED,
+    FETCH_ERROR,
     ENTRIES,
     BRAKE,
     QUEUED,
@@ -144,6 +162,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) sweeps: Counter,
     pub(crate) sweep_error: Counter,
+    fetched: Counter,
+    fetch_error: Counter,
     pub(crate) duration: Histogram,
     /// What the terms that run have found and not done yet.
     pub(crate) terms: Tally<Found>,
@@ -206,6 +226,8 @@ impl Metrics {
             registry: registry.clone(),
             sweeps: registry.counter(&SWEEPS, &[]),
             sweep_error: registry.counter(&SWEEP_ERROR, &[]),
+            fetched: registry.counter(&FETCHED, &[]),
+            fetch_error: registry.counter(&FETCH_ERROR, &[]),
             duration: registry.histogram(&DURATION, &[]),
             terms,
         }
@@ -215,6 +237,11 @@ impl Metrics {
     pub(crate) fn watching(&self, shard: Shard) -> impl Fn(bool) + Clone + Send + Sync + 'static {
         let terms = self.terms.clone();
         move |connected| terms.tell(shard, |found| found.watching = Some(connected))
+    }
+
+    /// Pods were listed, or could not be.
+    pub(crate) fn fetched(&self, succeeded: bool) {
+        if succeeded { &self.fetched } else { &self.fetch_error }.increment(1);
     }
 
     pub(crate) fn revoked(&self, namespace: &str, succeeded: bool) {

@@ -76,7 +76,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         }
         let mut gone = Vec::new();
         for ((namespace, name), ids) in candidates {
-            let claims = list(term, self.pods.claims_of(namespace, name)).await?;
+            let claims = self.list(term, self.pods.claims_of(namespace, name)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
         }
         Ok(Findings { entries, gone, unbound: Vec::new(), complete })
@@ -98,7 +98,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         entries.retain(|id, _| listed.contains(id));
         let complete = self.read(term, listed.iter().copied(), &mut entries).await;
         // After the ledger was read: an admission that is under way has its entry before its pod exists.
-        let claims = list(term, self.pods.labelled_claims()).await?;
+        let claims = self.list(term, self.pods.labelled_claims()).await?;
 
         let mut findings: HashMap<Finding, Vec<EntryId>> = HashMap::new();
         let now = Timestamp::now();
@@ -129,7 +129,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         let mut gone = Vec::new();
         for (namespace, ids) in candidates {
             // A pod that lives without its label keeps its credential.
-            let claims = list(term, self.pods.claims_in(&namespace)).await?;
+            let claims = self.list(term, self.pods.claims_in(&namespace)).await?;
             gone.extend(self.judge(ids, &entries, &claims, Occasion::Sweep));
         }
         Ok(Findings { entries, gone, unbound, complete })
@@ -178,12 +178,15 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         }
         complete
     }
-}
 
-async fn list(
-    term: &Term,
-    claims: impl Future<Output = Result<Claims, kube::Error>>,
-) -> Result<Claims, SweepError> {
-    let listed = term.wait(tokio::time::timeout(LIST_TIMEOUT, claims)).await?;
-    Ok(listed.map_err(|_| SweepError::PodsTimeout)??)
+    async fn list(
+        &self,
+        term: &Term,
+        claims: impl Future<Output = Result<Claims, kube::Error>>,
+    ) -> Result<Claims, SweepError> {
+        let listed = term.wait(tokio::time::timeout(LIST_TIMEOUT, claims)).await?;
+        let claims = listed.map_err(|_| SweepError::PodsTimeout).and_then(|claims| Ok(claims?));
+        self.metrics.fetched(claims.is_ok());
+        claims
+    }
 }
