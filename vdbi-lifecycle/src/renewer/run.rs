@@ -151,7 +151,7 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
     ///
     /// # Errors
     ///
-    /// None at present; failures are retried by themselves.
+    /// When a part of it panicked, which starts the work again; failures are retried by themselves.
     pub async fn run(self, term: Term) -> Result<(), WorkError> {
         let started = Instant::now();
         let _counted = self.metrics.count(self.shard);
