@@ -2,22 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "support/credential.rs"]
+mod credential;
+
 use std::{sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::{task::JoinSet, time::Instant};
 use vdbi_core::{
     admin::{self, PrometheusPage},
     clock::Clock,
-    credential::{CredentialRequest, CredentialSource},
+    credential::CredentialSource,
     leadership::{Term, TermControl},
-    ledger::{Entry, EntryId, Ledger, Owner},
+    ledger::{EntryId, Ledger, Owner},
     memory::{
         LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation,
         kubernetes::{Connection, KubernetesApi},
     },
     metrics::Registry,
-    pod::PodRef,
     testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
@@ -25,6 +26,8 @@ use vdbi_lifecycle::{
     renewer::{self, Renewer},
     revoker::{self, Revoker, compare::Rules},
 };
+
+use credential::issue;
 
 /// Longer than any test.
 const TERM: Duration = Duration::from_secs(24 * 3600);
@@ -50,25 +53,9 @@ impl World {
         let (source, ledger) = (MemorySource::new(), MemoryLedger::new());
         source.allow("app", "*", "*");
         source.set_lifetimes(Lifetimes { ttl, max_ttl: 1000 * ttl });
-        let pod = PodRef { namespace: "shop".into(), service_account: "app1".into(), ..PodRef::default() };
-        let request = CredentialRequest {
-            pod: pod.clone(),
-            database: "main".into(),
-            engine: "databases".into(),
-            role: "app".into(),
-        };
-        let issued_at = Timestamp::now() - SignedDuration::try_from(age).unwrap();
         for _ in 0..credentials {
-            let entry = Entry {
-                lease: source.issue(&request).await.unwrap().lease,
-                owner: Some(Self::owner()),
-                pod: pod.clone(),
-                database: "main".into(),
-                role: "app".into(),
-                issued_at: Some(issued_at),
-                ttl: Some(ttl),
-                raw_token: None,
-            };
+            let (_, mut entry) = issue(&source, Self::owner(), None, age).await;
+            entry.ttl = Some(ttl);
             ledger.record(EntryId::random(), &entry).await.unwrap();
         }
         let kubernetes = KubernetesApi::new().connect("revoker");

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "support/credential.rs"]
+mod credential;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Pod, events::v1::Event, policy::v1::PodDisruptionBudget};
 use kube::{
     Api,
@@ -15,15 +17,15 @@ use tokio::task::JoinSet;
 use vdbi_core::{
     admin::{self, PrometheusPage},
     clock::TokioClock,
-    credential::{CredentialRequest, CredentialSource, Issued},
+    credential::{CredentialSource, Issued},
     leadership::{Term, TermControl},
-    ledger::{Entry, EntryId, Ledger, Owner},
+    ledger::{EntryId, Ledger, Owner},
     memory::{
         Lifetimes, MemoryLedger, MemorySource,
         kubernetes::{Call, Connection, Fault, KubernetesApi, Verb},
     },
     metrics::Registry,
-    pod::{PodRef, ROTATION_ANNOTATION, UUID_ANNOTATION},
+    pod::{ROTATION_ANNOTATION, UUID_ANNOTATION},
 };
 use vdbi_lifecycle::{
     events::{self, PodEvents},
@@ -32,6 +34,8 @@ use vdbi_lifecycle::{
     revoker::{self, Revoker},
     rotation::{self, Rotation},
 };
+
+use credential::issue;
 
 const LABEL: &str = "vault-db-injector";
 
@@ -109,29 +113,7 @@ impl World {
 
     /// A pod of the ReplicaSet `rs` that asks for rotation, runs and is ready, with its credential and its entry.
     async fn pod(&self, name: &str, change: impl FnOnce(&mut Value)) -> Issued {
-        let pod = PodRef {
-            namespace: "shop".into(),
-            name: Some(name.into()),
-            service_account: "app1".into(),
-            ..PodRef::default()
-        };
-        let request = CredentialRequest {
-            pod: pod.clone(),
-            database: "main".into(),
-            engine: "databases".into(),
-            role: "app".into(),
-        };
-        let issued = self.source.issue(&request).await.unwrap();
-        let entry = Entry {
-            lease: issued.lease.clone(),
-            owner: Some(Self::owner()),
-            pod,
-            database: "main".into(),
-            role: "app".into(),
-            issued_at: Some(Timestamp::now()),
-            ttl: None,
-            raw_token: None,
-        };
+        let (issued, entry) = issue(&self.source, Self::owner(), Some(name), Duration::ZERO).await;
         let id = EntryId::random();
         self.ledger.record(id, &entry).await.unwrap();
         let mut pod = json!({

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "support/credential.rs"]
+mod credential;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -24,10 +26,10 @@ use vdbi_core::{
     admin::{self, PrometheusPage},
     credential::{CredentialRequest, CredentialSource, Issued, Lease, Renewed, SourceError},
     leadership::{LeadershipError, Term, WorkError},
-    ledger::{Entry, EntryId, Ledger, Owner},
+    ledger::{EntryId, Ledger, Owner},
     memory::{Lifetimes, MemoryLedger, MemorySource, kubernetes::KubernetesApi},
     metrics::Registry,
-    pod::{PodRef, UUID_ANNOTATION},
+    pod::UUID_ANNOTATION,
     testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
@@ -37,6 +39,8 @@ use vdbi_lifecycle::{
     revoker::{self, Revoker, compare::Rules},
     shard::Shard,
 };
+
+use credential::issue;
 
 const LABEL: &str = "vault-db-injector";
 const SHARDS: u16 = 8;
@@ -146,30 +150,7 @@ impl World {
     }
 
     async fn credential(&self, name: &str) -> (String, EntryId) {
-        let service_account = "app1".into();
-        let pod = PodRef {
-            namespace: "shop".into(),
-            name: Some(name.into()),
-            service_account,
-            ..PodRef::default()
-        };
-        let request = CredentialRequest {
-            pod: pod.clone(),
-            database: "main".into(),
-            engine: "databases".into(),
-            role: "app".into(),
-        };
-        let issued = self.source.issue(&request).await.unwrap();
-        let entry = Entry {
-            lease: issued.lease.clone(),
-            owner: Some(Self::owner()),
-            pod,
-            database: "main".into(),
-            role: "app".into(),
-            issued_at: Some(Timestamp::now() - SignedDuration::from_secs(3600)),
-            ttl: None,
-            raw_token: None,
-        };
+        let (issued, entry) = issue(&self.source, Self::owner(), Some(name), 3600 * SECOND).await;
         let id = EntryId::random();
         self.ledger.record(id, &entry).await.unwrap();
         let pod = json!({

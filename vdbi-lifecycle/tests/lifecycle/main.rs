@@ -13,14 +13,14 @@ use kube::{
 use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 use vdbi_core::{
-    credential::{CredentialRequest, CredentialSource, Issued, SourceError},
+    credential::{Issued, SourceError},
     leadership::{Term, TermControl},
     ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
     memory::{
         LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation, kubernetes::KubernetesApi,
     },
     metrics::Registry,
-    pod::{PodRef, UUID_ANNOTATION},
+    pod::UUID_ANNOTATION,
     testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
@@ -29,6 +29,11 @@ use vdbi_lifecycle::{
     renewer::{self, Renewer},
     revoker::{self, Revoker, compare::Rules},
 };
+
+#[path = "../support/credential.rs"]
+mod credential;
+
+use credential::issue;
 
 mod binding;
 mod endings;
@@ -115,29 +120,7 @@ impl World {
         age: Duration,
         change: impl FnOnce(&mut Entry),
     ) -> (EntryId, Issued) {
-        let pod = PodRef {
-            namespace: "shop".into(),
-            name: Some(name.into()),
-            service_account: "app1".into(),
-            ..PodRef::default()
-        };
-        let request = CredentialRequest {
-            pod: pod.clone(),
-            database: "main".into(),
-            engine: "databases".into(),
-            role: "app".into(),
-        };
-        let issued = self.source.issue(&request).await.unwrap();
-        let mut entry = Entry {
-            lease: issued.lease.clone(),
-            owner: Some(Self::owner()),
-            pod,
-            database: "main".into(),
-            role: "app".into(),
-            issued_at: Some(Timestamp::now() - SignedDuration::try_from(age).unwrap()),
-            ttl: None,
-            raw_token: None,
-        };
+        let (issued, mut entry) = issue(&self.source, Self::owner(), Some(name), age).await;
         change(&mut entry);
         let id = EntryId::random();
         self.ledger.record(id, &entry).await.unwrap();
