@@ -6,8 +6,13 @@
 //!
 //! [`substitute()`] decides, without I/O. Any doubt is a [`Refusal`], with which the container is not created: **no placeholder
 //! ever reaches an application**.
+//!
+//! [`stub`] is the connection to containerd. It knows nothing of placeholders: any plugin that adjusts containers can be
+//! written with it.
 
 pub mod placeholder;
+mod proto;
+pub mod stub;
 pub mod substitute;
 
 pub use placeholder::Placeholder;
