@@ -14,6 +14,9 @@ pub mod placeholder;
 mod proto;
 pub mod stub;
 pub mod substitute;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod wire;
 
 pub use placeholder::Placeholder;
 pub use substitute::{Refusal, substitute};
