@@ -19,10 +19,7 @@
 mod configuration;
 mod runtime;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -172,8 +169,8 @@ impl Containerd {
 
     /// A program in the machine, which ends with it.
     #[must_use]
-    pub fn program(&self, path: impl Into<PathBuf>) -> Program {
-        self.machine.program(&path.into(), self.directory.path())
+    pub fn program(&self, path: impl AsRef<Path>) -> Program {
+        self.machine.program(path.as_ref(), self.directory.path())
     }
 
     /// Its process: to freeze it, or to read its log.
