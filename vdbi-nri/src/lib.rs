@@ -1,6 +1,6 @@
 //! What the node plugin does to a container: placeholders in, credentials out.
 //!
-//! In this mode the webhook writes no credential into the pod, only a [`Placeholder`] for each. The plugin, called by
+//! In this mode the webhook writes no credential into the pod, only a [placeholder](vdbi_core::placeholder) for each. The plugin, called by
 //! containerd through NRI (the Node Resource Interface) right before a container is created, puts the credential in its place:
 //! the Kubernetes API never sees it.
 //!
@@ -10,7 +10,6 @@
 //! [`stub`] is the connection to containerd. It knows nothing of placeholders: any plugin that adjusts containers can be
 //! written with it.
 
-pub mod placeholder;
 mod proto;
 pub mod stub;
 pub mod substitute;
@@ -18,5 +17,4 @@ pub mod substitute;
 pub mod testing;
 mod wire;
 
-pub use placeholder::Placeholder;
 pub use substitute::{Refusal, substitute};
