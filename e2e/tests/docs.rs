@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 use vdbi_core::metrics::{Definition, Kind};
 
 /// Every component's metrics.
-const METRICS: [&[Definition]; 7] = [
+const METRICS: [&[Definition]; 8] = [
+    vdbi_core::custody::metrics::ALL,
     vdbi_core::vault::metrics::ALL,
     vdbi_webhook::metrics::ALL,
     vdbi_lifecycle::renewer::metrics::ALL,

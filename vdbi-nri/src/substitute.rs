@@ -7,9 +7,10 @@ use std::{
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
-use vdbi_core::secret::Secret;
-
-use crate::placeholder::{PREFIX, Placeholder};
+use vdbi_core::{
+    placeholder::{PREFIX, Placeholder},
+    secret::Secret,
+};
 
 /// Everything but what RFC 3986 calls unreserved.
 const USERINFO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
