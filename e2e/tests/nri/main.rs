@@ -1,6 +1,8 @@
 //! containerd in each of the versions that the node plugin supports, driven as a kubelet drives it. It takes root.
 
 mod harness;
+mod plugin;
+mod stub;
 
 use anyhow::{Context, Result};
 use e2e::Version;
