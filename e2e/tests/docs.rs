@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use vdbi_core::metrics::{Definition, Kind};
 
 /// Every component's metrics.
-const METRICS: [&[Definition]; 8] = [
+const METRICS: [&[Definition]; 9] = [
     vdbi_core::custody::metrics::ALL,
     vdbi_core::vault::metrics::ALL,
     vdbi_webhook::metrics::ALL,
@@ -14,6 +14,7 @@ const METRICS: [&[Definition]; 8] = [
     vdbi_lifecycle::rotation::metrics::ALL,
     vdbi_lifecycle::revoker::metrics::ALL,
     vdbi_lifecycle::election::metrics::ALL,
+    vdbi_nri::stub::metrics::ALL,
 ];
 
 #[test]

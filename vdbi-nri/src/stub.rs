@@ -173,10 +173,7 @@ impl<I: ContainerInjector> Stub<I> {
     /// The same reason is logged once.
     fn disconnected(&self, reason: String, logged: &mut Option<String>) {
         if logged.as_ref() != Some(&reason) {
-            tracing::warn!(
-                reason,
-                "not connected to the container runtime, which creates containers without the plugin"
-            );
+            tracing::warn!(reason, "the container runtime creates containers without the plugin: {reason}");
             *logged = Some(reason.clone());
         }
         self.status.send_replace(Status::Disconnected { reason });
