@@ -20,13 +20,17 @@ async fn containers_of_a_pod_get_its_credential_and_no_placeholder_is_left() -> 
         let _plugin = node.plugin(PROD, "10").await?;
         let placed = node.pod("web-1", PROD).await?;
         // To containerd an init container is one that ends before the others begin.
-        let migrate = node.cri.create(&placed.pod, &placed.container("migrate").command(&["sh", "-c", "echo $DBUSER"]));
+        let migrate =
+            node.cri.create(&placed.pod, &placed.container("migrate").command(&["sh", "-c", "echo $DBUSER"]));
         let migrate = migrate.await?;
         node.cri.start(&migrate).await?;
         let shown = migrate.logged("\n").await?;
         let web = node.run(&placed, "web").await?;
         ensure!(node.serves(&web).await?, "the credential does not work");
-        ensure!(web.variable("DBUSER").await?.as_deref() == Some(shown.trim()), "they got different credentials");
+        ensure!(
+            web.variable("DBUSER").await?.as_deref() == Some(shown.trim()),
+            "they got different credentials"
+        );
         assert_eq!(node.source.calls(SourceOperation::Issue), 1);
         ensure!(node.ledger.entries().contains_key(&placed.id), "the ledger does not know it");
         // What the tripwire hid is there.
@@ -38,14 +42,18 @@ async fn containers_of_a_pod_get_its_credential_and_no_placeholder_is_left() -> 
 }
 
 #[tokio::test]
-async fn a_placeholder_in_the_images_environment_is_replaced_where_it_is_the_pods_and_refused_where_not() -> Result<()> {
+async fn a_placeholder_in_the_images_environment_is_replaced_where_it_is_the_pods_and_refused_where_not()
+-> Result<()> {
     on(&Version::ALL, async |version| {
         let foreign = Placeholder::random().to_string();
         let node = Node::with(version, vec![("OF_IMAGE".to_owned(), foreign)]).await?;
         let _plugin = node.plugin(PROD, "10").await?;
         let placed = node.pod("web-1", PROD).await?;
         let error = node.run(&placed, "web").await.err().context("a foreign placeholder was let in")?;
-        ensure!(error.message().contains("OF_IMAGE holds a placeholder that stands for no credential"), "{error}");
+        ensure!(
+            error.message().contains("OF_IMAGE holds a placeholder that stands for no credential"),
+            "{error}"
+        );
         ensure!(!error.message().contains("__VDBI_PH_"), "{error}");
         // The pod sets the same variable: to its own.
         let ours = placed.container("web").env("OF_IMAGE", &placed.password.to_string());
@@ -152,7 +160,8 @@ async fn a_plugin_that_dies_while_it_is_asked_lets_nothing_run() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_container_that_starts_again_keeps_a_live_credential_and_gets_another_for_a_dead_one() -> Result<()> {
+async fn a_container_that_starts_again_keeps_a_live_credential_and_gets_another_for_a_dead_one() -> Result<()>
+{
     on(&Version::ALL, async |version| {
         let mut node = Node::start(version).await?;
         let _plugin = node.plugin(PROD, "10").await?;

@@ -133,7 +133,8 @@ impl Node {
         let spec = PodSpec::named(name).namespace("shop").uid(&uid).label(label, "true");
         let pod = self.cri.run_pod(&spec).await?;
         // As the kubelet makes the directory of a volume.
-        let tripwire = self.containerd.directory().join(format!("volumes-{name}")).join(vdbi_core::tripwire::VOLUME);
+        let tripwire =
+            self.containerd.directory().join(format!("volumes-{name}")).join(vdbi_core::tripwire::VOLUME);
         std::fs::create_dir_all(&tripwire)?;
         Ok(Placed { pod, user, password, id, tripwire })
     }

@@ -166,3 +166,15 @@ async fn an_entry_of_another_pod_that_an_annotation_names_is_not_touched() {
     assert_eq!((&entries[&victim.id].lease.id, &entries[&victim.id].pod), (&entry.lease.id, &entry.pod));
     assert_eq!(entries.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_could_be_issued_is_kept_when_another_database_fails() {
+    let node = Node::with(None);
+    let pod = node.pod_with_two_databases("web-1").await;
+    let refused = node.adjusted(&pod, &pod.container()).await.unwrap_err().to_string();
+    assert!(refused.contains("database second: "), "{refused}");
+    assert_eq!(node.source.leases().len(), 1);
+    node.source.allow("other", "shop", "app1");
+    node.adjusted(&pod, &pod.container()).await.unwrap();
+    assert_eq!((node.source.leases().len(), node.source.calls(SourceOperation::Issue)), (2, 2));
+}

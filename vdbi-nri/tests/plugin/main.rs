@@ -80,22 +80,37 @@ impl Node {
     }
 
     async fn pod_of(&self, name: &str, service_account: &str) -> Placed {
-        let (user, password, id) = (Placeholder::random(), Placeholder::random(), EntryId::random());
+        self.placed(name, service_account, &[("main", "DB", "app")]).await
+    }
+
+    /// Of whose databases the second one has a role that nobody may have.
+    async fn pod_with_two_databases(&self, name: &str) -> Placed {
+        self.placed(name, "app1", &[("main", "DB", "app"), ("second", "OTHER", "other")]).await
+    }
+
+    /// Databases with their names, the prefix of their variables, and their roles.
+    async fn placed(&self, name: &str, service_account: &str, databases: &[(&str, &str, &str)]) -> Placed {
+        let (mut annotations, mut env, mut ids) = (serde_json::Map::new(), Vec::new(), Vec::new());
+        for (database, variables, role) in databases {
+            let mut annotate = |key: &str, value: String| {
+                annotations.insert(format!("db-creds-injector.numberly.io/{database}.{key}"), value.into());
+            };
+            annotate("role", (*role).to_owned());
+            for (key, half) in [("env-key-dbuser", "USER"), ("env-key-dbpassword", "PASSWORD")] {
+                annotate(key, format!("{variables}{half}"));
+                env.push((format!("{variables}{half}"), Placeholder::random().to_string()));
+            }
+            ids.push(EntryId::random());
+        }
+        let list: Vec<String> = ids.iter().map(EntryId::to_string).collect();
+        annotations.insert(UUID_ANNOTATION.to_owned(), list.join(",").into());
+        let variables: Vec<_> =
+            env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
         let object = json!({
-            "metadata": {
-                "name": name,
-                "labels": { LABEL: "true" },
-                "annotations": {
-                    "db-creds-injector.numberly.io/main.role": "app",
-                    UUID_ANNOTATION: id.to_string(),
-                },
-            },
+            "metadata": { "name": name, "labels": { LABEL: "true" }, "annotations": annotations },
             "spec": {
                 "serviceAccountName": service_account,
-                "containers": [{ "name": "web", "image": "web", "env": [
-                    { "name": "DBUSER", "value": user.to_string() },
-                    { "name": "DBPASSWORD", "value": password.to_string() },
-                ] }],
+                "containers": [{ "name": "web", "image": "web", "env": variables }],
             },
         });
         let pods: Api<PodObject> = Api::namespaced(self.kubernetes.client(), "shop");
@@ -110,8 +125,8 @@ impl Node {
             labels: [(LABEL.to_owned(), "true".to_owned())].into(),
             annotations: Default::default(),
         };
-        let env = vec!["PATH=/bin".to_owned(), format!("DBUSER={user}"), format!("DBPASSWORD={password}")];
-        Placed { sandbox, env, id }
+        let env = env.iter().map(|(name, value)| format!("{name}={value}"));
+        Placed { sandbox, env: ["PATH=/bin".to_owned()].into_iter().chain(env).collect(), id: ids[0] }
     }
 
     /// Has the pod's container created; its login, or why there is none.
