@@ -21,8 +21,8 @@ pub(crate) const PLUGIN: u32 = 1;
 /// The connection on which the plugin calls the runtime.
 pub(crate) const RUNTIME: u32 = 2;
 
-/// The largest payload of a frame: a whole ttrpc message.
-pub(crate) const MAX_PAYLOAD: usize = HEADER + super::ttrpc::MAX_SENT;
+/// The largest payload of a frame: a whole ttrpc message. containerd 1.7.24 sends one of 5 MB in a single frame.
+pub(crate) const MAX_PAYLOAD: usize = HEADER + super::ttrpc::MAX_RECEIVED;
 
 const FRAME_HEADER: usize = 8;
 

@@ -7,7 +7,6 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::search_path;
 use crate::process::{Program, Server};
 
 const START: Duration = Duration::from_secs(10);
@@ -29,7 +28,7 @@ while :; do sleep 3600 & wait $!; done";
 /// Mounts and process ids apart from everything else. Its programs, with all that these start and mount, end with its first
 /// process, and that ends with this value or with the test's own process.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     // Only to be dropped.
     _holder: Server,
     init: Pid,
@@ -37,7 +36,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) async fn start(name: &str, directory: &Path) -> Result<Self> {
+    pub(crate) async fn start(name: &str, directory: &Path) -> Result<Self> {
         // Not in memory: a kubelet measures only what is on a disk.
         let disk = directory.join("disk");
         fs::create_dir(&disk)?;
@@ -61,18 +60,24 @@ impl Machine {
     }
 
     /// The name of its cgroup, in which its containers are.
-    pub(super) fn cgroup(&self) -> &str {
+    pub(crate) fn cgroup(&self) -> &str {
         &self.cgroup
     }
 
-    /// A program in it. Killed, it takes its own process along; asked to end, it does not wait for it.
-    pub(super) fn program(&self, path: &Path, directory: &Path) -> Program {
+    /// A program in it.
+    pub(crate) fn program(&self, path: &Path, directory: &Path) -> Program {
         Program::new("nsenter", directory)
+            .forks()
             .arg(format!("--target={}", self.init.as_raw_nonzero()))
             .args(["--mount", "--pid", "--", "setpriv", "--pdeathsig", "SIGKILL", "--"])
             .arg(path)
             .env("PATH", search_path())
     }
+}
+
+/// The programs of a node and of its network run others, which are in directories that not every `PATH` has.
+pub(crate) fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 impl Drop for Machine {
