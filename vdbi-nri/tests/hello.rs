@@ -1,6 +1,6 @@
 //! The example, over a socket. No container runtime is needed.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{fs, time::Duration};
 
