@@ -76,6 +76,13 @@ impl Nodes {
         Ok(Self { nodes, proxy, scheduler, controllers })
     }
 
+    /// How many nodes there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a cluster with nodes has one at least")]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// A node by its name: `node-1` is the first one.
     ///
     /// # Panics

@@ -68,9 +68,14 @@ pub enum Change {
     Restarted,
 }
 
-/// Which ledger entries live pods claim, by namespace.
+/// The live pods, and which ledger entries they claim.
 #[derive(Debug, Default)]
-pub struct Claims(HashMap<(String, EntryId), Vec<Claimant>>);
+pub struct Claims {
+    /// By namespace and entry.
+    listed: HashMap<(String, EntryId), Vec<Claimant>>,
+    /// By uid, with the namespace.
+    pods: HashMap<String, (String, Claimant)>,
+}
 
 /// A pod that claims an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,12 +214,13 @@ impl std::fmt::Debug for Pods {
 }
 
 impl Claims {
-    /// Adds what one pod claims.
+    /// Adds a pod with what it claims.
     pub fn insert(&mut self, pod: &PartialObjectMeta<Pod>) {
+        let (namespace, claimant) = (pod.namespace().unwrap_or_default(), Claimant::from(pod));
         for id in claimed(pod) {
-            let claimants = self.0.entry((pod.namespace().unwrap_or_default(), id)).or_default();
-            claimants.push(Claimant::from(pod));
+            self.listed.entry((namespace.clone(), id)).or_default().push(claimant.clone());
         }
+        self.pods.insert(claimant.uid.clone(), (namespace, claimant));
     }
 
     /// Whether the entry's own pod is among them.
@@ -222,8 +228,8 @@ impl Claims {
         self.holder(id, entry).is_some()
     }
 
-    /// The entry's own pod, if it is among them: in its namespace, and with its name and uid as far as the entry knows them.
-    /// Another pod that lists the id keeps nothing alive.
+    /// The entry's own pod, if it is among them: that with its uid, whatever its annotation says. While the uid is not known, one of its
+    /// namespace that lists the id, and has its name as far as that is known. Another pod that lists the id keeps nothing alive.
     pub fn holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
         self.holders(id, entry).next()
     }
@@ -235,8 +241,11 @@ impl Claims {
     }
 
     fn holders(&self, id: EntryId, entry: &Entry) -> impl Iterator<Item = &Claimant> {
-        let claimants = self.0.get(&(entry.pod.namespace.clone(), id));
-        claimants.into_iter().flatten().filter(|claimant| claimant.may_be(&entry.pod))
+        let namespace = &entry.pod.namespace;
+        let bound = entry.pod.uid.as_ref().and_then(|uid| self.pods.get(uid));
+        let bound = bound.filter(|(its, _)| its == namespace).map(|(_, claimant)| claimant);
+        let listed = entry.pod.uid.is_none().then(|| self.listed.get(&(namespace.clone(), id))).flatten();
+        bound.into_iter().chain(listed.into_iter().flatten()).filter(|claimant| claimant.may_be(&entry.pod))
     }
 }
 

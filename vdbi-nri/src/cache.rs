@@ -15,12 +15,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
-use vdbi_core::{
-    credential::Lease,
-    ledger::EntryId,
-    placeholder::Placeholder,
-    secret::Secret,
-};
+use vdbi_core::{credential::Lease, ledger::EntryId, placeholder::Placeholder, secret::Secret};
 
 mod record;
 
@@ -100,10 +95,12 @@ impl Held {
         let mut secrets = HashMap::new();
         for credential in &self.credentials {
             let user = Secret::new(credential.username.clone());
-            secrets.extend(credential.user_placeholders.iter().map(|&placeholder| (placeholder, user.clone())));
-            let password = &credential.password;
             secrets
-                .extend(credential.password_placeholders.iter().map(|&placeholder| (placeholder, password.clone())));
+                .extend(credential.user_placeholders.iter().map(|&placeholder| (placeholder, user.clone())));
+            let password = &credential.password;
+            secrets.extend(
+                credential.password_placeholders.iter().map(|&placeholder| (placeholder, password.clone())),
+            );
         }
         secrets
     }
@@ -243,7 +240,10 @@ fn load(directory: &Path) -> io::Result<HashMap<String, Arc<Held>>> {
     let mut held = HashMap::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        match fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| record::decode(&text)) {
+        match fs::read_to_string(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| record::decode(&text))
+        {
             Ok((uid, of_pod)) => drop(held.insert(uid, Arc::new(of_pod))),
             Err(error) => {
                 // Not the content of the file: it may hold a password.

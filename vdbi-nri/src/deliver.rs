@@ -134,8 +134,10 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
             let _landed = Landed(&this, &uid);
             this.fetch(&demand, occasion, &flag).await.map_err(Arc::new)
         });
-        let outcome =
-            work.map(|ended| ended.unwrap_or_else(|_| Err(Arc::new(DeliverError::Internal)))).boxed().shared();
+        let outcome = work
+            .map(|ended| ended.unwrap_or_else(|_| Err(Arc::new(DeliverError::Internal))))
+            .boxed()
+            .shared();
         flights.insert(uid, Flight { outcome: outcome.clone(), abandoned });
         outcome
     }
@@ -174,7 +176,9 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
         for outcome in join_all(fetched).await {
             match outcome {
                 // Dropped, it is revoked.
-                Ok(Fetched::Issued(..)) if abandoned.load(Ordering::Relaxed) => failed = Some(DeliverError::Ended),
+                Ok(Fetched::Issued(..)) if abandoned.load(Ordering::Relaxed) => {
+                    failed = Some(DeliverError::Ended)
+                }
                 Ok(Fetched::Issued(undelivered, wanted)) => {
                     issued += 1;
                     credentials.extend(wanted.delivered(undelivered));
@@ -217,7 +221,8 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
             }
             match self.0.custody.source().renew(&credential.lease).await {
                 Ok(renewed) => {
-                    let seen = Credential { seen_at: Timestamp::now(), ttl: renewed.ttl, ..credential.clone() };
+                    let seen =
+                        Credential { seen_at: Timestamp::now(), ttl: renewed.ttl, ..credential.clone() };
                     return Ok(Fetched::Kept(seen));
                 }
                 Err(SourceError::Gone(_)) => {

@@ -146,7 +146,8 @@ fn placeholders(pod: &Pod, database: &DatabaseRequest) -> (BTreeSet<Placeholder>
 
 /// Which placeholders a rendered template holds: those with which it renders to this text.
 fn login(template: &Template, text: &str) -> (Option<Placeholder>, Option<Placeholder>) {
-    let found: BTreeSet<Placeholder> = Placeholder::find_all(text).map(|(_, placeholder)| placeholder).collect();
+    let found: BTreeSet<Placeholder> =
+        Placeholder::find_all(text).map(|(_, placeholder)| placeholder).collect();
     let renders = |user: Placeholder, password: Placeholder| {
         template.render(&user.to_string(), &Secret::new(password.to_string())).expose() == text
     };

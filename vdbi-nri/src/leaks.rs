@@ -34,7 +34,11 @@ impl Leaks {
     pub fn new(client: Client, component: &str) -> Self {
         let reporter =
             Reporter { controller: component.to_owned(), instance: std::env::var("POD_NAME").ok() };
-        Self { recorder: Recorder::new(client, reporter), tracker: TaskTracker::new(), reported: Arc::default() }
+        Self {
+            recorder: Recorder::new(client, reporter),
+            tracker: TaskTracker::new(),
+            reported: Arc::default(),
+        }
     }
 
     /// Reports those that run. It does not wait for the API server.
@@ -49,7 +53,9 @@ impl Leaks {
             }
             let Pod { namespace, name, uid, .. } = pod;
             tracing::error!(
-                namespace, pod = name, container = container.name,
+                namespace,
+                pod = name,
+                container = container.name,
                 "container {} of pod {namespace}/{name} runs with a placeholder instead of its credential: restart the pod, and see \
                  that the node plugin runs before it and that nri.tripwire is on",
                 container.name

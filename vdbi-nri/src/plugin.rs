@@ -28,8 +28,8 @@ use crate::{
 
 mod refusal;
 
-use refusal::Refusal;
 pub use refusal::Reason;
+use refusal::Refusal;
 
 /// How the plugin works.
 #[derive(Clone, Debug)]
@@ -179,7 +179,8 @@ impl<S: CredentialSource, L: Ledger> NodePlugin<S, L> {
 
     /// The API server no longer has the pod.
     fn pod_gone(&self, uid: &str) {
-        let is_running = self.0.sandboxes().pods.get(uid).is_some_and(|present| !present.sandboxes.is_empty());
+        let is_running =
+            self.0.sandboxes().pods.get(uid).is_some_and(|present| !present.sandboxes.is_empty());
         if !is_running {
             self.forget(uid);
         }
@@ -229,8 +230,12 @@ impl<S: CredentialSource, L: Ledger> ContainerInjector for NodePlugin<S, L> {
             Ok(adjustment) => {
                 self.0.metrics.substitutions.increment(1);
                 tracing::info!(
-                    namespace, pod = name, container = container.name, ?took,
-                    "container {} of pod {namespace}/{name} gets its credentials", container.name
+                    namespace,
+                    pod = name,
+                    container = container.name,
+                    ?took,
+                    "container {} of pod {namespace}/{name} gets its credentials",
+                    container.name
                 );
                 Ok(adjustment)
             }

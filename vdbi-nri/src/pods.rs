@@ -124,6 +124,9 @@ fn trim(pod: &mut Pod) {
 
 impl std::fmt::Debug for NodePods {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodePods").field("label", &self.label).field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("NodePods")
+            .field("label", &self.label)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }

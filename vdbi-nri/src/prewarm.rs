@@ -1,10 +1,6 @@
 //! Fetches credentials when a pod is bound to the node: its containers then find them in the cache.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -56,7 +52,12 @@ pub(crate) struct Prewarmer<S, L> {
 
 impl<S: CredentialSource, L: Ledger> Prewarmer<S, L> {
     /// At most `most` at once; the others wait for their turn.
-    pub(crate) fn new(deliverer: Deliverer<S, L>, default_engine: &str, most: usize, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        deliverer: Deliverer<S, L>,
+        default_engine: &str,
+        most: usize,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             deliverer,
             default_engine: default_engine.to_owned(),
@@ -86,7 +87,8 @@ impl<S: CredentialSource, L: Ledger> Prewarmer<S, L> {
                 return;
             }
         };
-        let (deliverer, permits, metrics) = (self.deliverer.clone(), self.permits.clone(), self.metrics.clone());
+        let (deliverer, permits, metrics) =
+            (self.deliverer.clone(), self.permits.clone(), self.metrics.clone());
         let task = self.tasks.spawn(async move {
             let uid = demand.uid().to_owned();
             fetch(deliverer, demand, &permits, &metrics).await;

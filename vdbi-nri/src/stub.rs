@@ -39,7 +39,11 @@ pub(crate) mod session;
 mod settings;
 mod status;
 
-use std::{io, pin::pin, sync::Arc};
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -58,7 +62,7 @@ pub use status::Status;
 
 use backoff::Backoff;
 use metrics::Metrics;
-use session::{End, Session, why_not_connected};
+use session::{End, Session};
 
 /// How often the time that a registration may take is doubled.
 const LENIENCIES: u32 = 4;
@@ -110,25 +114,11 @@ impl<I: ContainerInjector> Stub<I> {
                 self.metrics.attempted.increment(1);
             }
             let mut is_synchronized = false;
-            let connected = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                connected = connect() => connected,
+            let synchronized = |runtime: &Runtime| {
+                is_synchronized = true;
+                self.synchronized(runtime, is_first);
             };
-            let end = match connected {
-                Err(error) => End::Lost(why_not_connected(&error, &self.settings)),
-                Ok(io) => {
-                    self.status.send_replace(Status::Connected);
-                    let injector = self.injector.clone();
-                    let session =
-                        Session::new(io, injector, self.metrics.clone(), &self.settings, 1 << unheard);
-                    let synchronized = |runtime: Arc<Runtime>| {
-                        is_synchronized = true;
-                        self.synchronized(&runtime, is_first);
-                    };
-                    session.run(&self.settings, shutdown.as_mut(), synchronized).await
-                }
-            };
+            let end = self.attempt(connect(), 1 << unheard, shutdown.as_mut(), synchronized).await;
             self.metrics.connected.set(0);
             if is_synchronized {
                 backoff.reset();
@@ -156,6 +146,33 @@ impl<I: ContainerInjector> Stub<I> {
         self.status.send_replace(Status::Disconnected { reason: "the plugin is shutting down".to_owned() });
     }
 
+    /// One connection, from its making to its end.
+    async fn attempt<IO, F: Future<Output = ()>>(
+        &self,
+        connect: impl Future<Output = io::Result<IO>>,
+        leniency: u32,
+        mut shutdown: Pin<&mut F>,
+        synchronized: impl FnMut(&Runtime),
+    ) -> End
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let Self { settings, injector, metrics, status } = self;
+        let connected = tokio::select! {
+            biased;
+            () = &mut shutdown => return End::Shutdown,
+            connected = connect => connected,
+        };
+        match connected {
+            Err(error) => End::Lost(status::why_not_connected(&error, &settings.socket)),
+            Ok(io) => {
+                status.send_replace(Status::Connected);
+                let session = Session::new(io, injector.clone(), metrics.clone(), settings, leniency);
+                session.run(settings, shutdown, synchronized).await
+            }
+        }
+    }
+
     fn synchronized(&self, runtime: &Runtime, is_first: bool) {
         let Runtime { name, version } = runtime;
         tracing::info!(
@@ -173,10 +190,7 @@ impl<I: ContainerInjector> Stub<I> {
     /// The same reason is logged once.
     fn disconnected(&self, reason: String, logged: &mut Option<String>) {
         if logged.as_ref() != Some(&reason) {
-            tracing::warn!(
-                reason,
-                "not connected to the container runtime, which creates containers without the plugin"
-            );
+            tracing::warn!(reason, "the container runtime creates containers without the plugin: {reason}");
             *logged = Some(reason.clone());
         }
         self.status.send_replace(Status::Disconnected { reason });

@@ -7,7 +7,7 @@ use vdbi_core::tripwire::{PATH, VOLUME};
 use crate::stub::{Adjustment, Container, Mount, Runtime};
 
 /// From this version on containerd carries out an adjustment that only removes a mount: with NRI 0.8.
-const REMOVES_MOUNTS: (u32, u32, u32) = (1, 7, 27);
+const REMOVES_MOUNTS: (u64, u64, u64) = (1, 7, 27);
 
 /// Lets the container run, if the tripwire keeps it from that.
 pub(crate) fn disarm(container: &Container, runtime: &Runtime, adjustment: &mut Adjustment) {

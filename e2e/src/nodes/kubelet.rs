@@ -29,6 +29,7 @@ pub struct Node {
     kubelet: Server,
     runtime: Runtime,
     machine: Machine,
+    version: Version,
     directory: PathBuf,
 }
 
@@ -61,7 +62,8 @@ impl Node {
             Ok(())
         };
         kubelet.ready(START, ready).await?;
-        Ok(Self { name: name.to_owned(), kubelet, runtime, machine, directory: directory.to_owned() })
+        let (name, directory) = (name.to_owned(), directory.to_owned());
+        Ok(Self { name, kubelet, runtime, machine, version, directory })
     }
 
     /// Its name.
@@ -90,6 +92,30 @@ impl Node {
     #[must_use]
     pub fn program(&self, path: impl AsRef<Path>) -> Program {
         self.machine.program(path.as_ref(), &self.directory)
+    }
+
+    /// Kills what a container runs, behind the kubelet's back; `id` is the container's as the pod's status has it.
+    ///
+    /// # Errors
+    ///
+    /// When containerd has no such container.
+    pub async fn kill_container(&self, id: &str) -> Result<()> {
+        let id = id.strip_prefix("containerd://").unwrap_or(id);
+        let client = self.program(Installed::Ctr(self.version).path()?).args([
+            "--address",
+            SOCKET,
+            "--namespace",
+            "k8s.io",
+            "tasks",
+            "kill",
+            "--signal",
+            "SIGKILL",
+            id,
+        ]);
+        let mut client = Server::start("ctr", client, &self.directory).await?;
+        let status = client.wait_exit(START).await?;
+        ensure!(status.success(), "container {id} could not be killed: {}", client.log_tail(3));
+        Ok(())
     }
 
     /// The directory of the node, for the files and logs of what the test runs on it; its path is the same there.

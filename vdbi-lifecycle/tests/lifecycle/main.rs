@@ -38,6 +38,7 @@ use credential::issue;
 mod binding;
 mod endings;
 mod neighbours;
+mod successors;
 mod watching;
 
 const LABEL: &str = "vault-db-injector";

@@ -51,7 +51,8 @@ fn row(credential: &Credential) -> io::Result<Row<'_>> {
     let TokenHandle::Accessor(accessor) = &credential.lease.token else {
         return Err(io::Error::other("a credential that was just issued has an accessor"));
     };
-    let texts = |placeholders: &BTreeSet<Placeholder>| placeholders.iter().map(Placeholder::to_string).collect();
+    let texts =
+        |placeholders: &BTreeSet<Placeholder>| placeholders.iter().map(Placeholder::to_string).collect();
     Ok(Row {
         id: credential.id.to_string(),
         database: credential.database.clone(),
@@ -68,7 +69,8 @@ fn row(credential: &Credential) -> io::Result<Row<'_>> {
 
 /// Errors name no value: they are logged.
 pub(super) fn decode(text: &str) -> Result<(String, Held), String> {
-    let place = |error: serde_json::Error| format!("no record at line {}, column {}", error.line(), error.column());
+    let place =
+        |error: serde_json::Error| format!("no record at line {}, column {}", error.line(), error.column());
     let record: Record<'_> = serde_json::from_str(text).map_err(place)?;
     if record.version != VERSION {
         return Err(format!("version {} is not {VERSION}", record.version));
@@ -79,7 +81,9 @@ pub(super) fn decode(text: &str) -> Result<(String, Held), String> {
 }
 
 fn credential(row: Row<'_>) -> Option<Credential> {
-    let placeholders = |texts: Vec<String>| texts.iter().map(|text| text.parse().ok()).collect();
+    let placeholders = |texts: Vec<String>| -> Option<BTreeSet<Placeholder>> {
+        texts.iter().map(|text| text.parse().ok()).collect()
+    };
     Some(Credential {
         id: row.id.parse::<EntryId>().ok()?,
         database: row.database,

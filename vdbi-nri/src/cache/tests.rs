@@ -138,6 +138,7 @@ fn debug_and_errors_show_no_password() {
     let cache = Cache::open(directory.path()).unwrap();
     cache.put("u-1", held("hunter2")).unwrap();
     assert!(!format!("{cache:?}").contains("hunter2"));
-    let damaged = record::decode("{\"version\":1,\"uid\":\"u\",\"credentials\":[{\"password\":\"hunter2\"}]}");
+    let damaged =
+        record::decode("{\"version\":1,\"uid\":\"u\",\"credentials\":[{\"password\":\"hunter2\"}]}");
     assert!(!damaged.unwrap_err().contains("hunter2"));
 }

@@ -12,7 +12,8 @@ fn pod(annotations: &[(&str, &str)], containers: &[&[(&str, &str)]]) -> Pod {
         .iter()
         .enumerate()
         .map(|(index, env)| {
-            let env: Vec<_> = env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+            let env: Vec<_> =
+                env.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
             json!({ "name": format!("c{index}"), "env": env })
         })
         .collect();
@@ -62,7 +63,8 @@ fn user_and_password_are_told_apart_in_a_connection_string() {
             ("main.env-key-uri", "URL"),
             ("main.template", template),
         ];
-        let rendered = Template::parse(template).unwrap().render(&user.to_string(), &Secret::new(password.to_string()));
+        let rendered =
+            Template::parse(template).unwrap().render(&user.to_string(), &Secret::new(password.to_string()));
         let demand = demand(&annotations, &[&[("URL", rendered.expose())]]);
         let wanted = &demand.databases[0];
         assert_eq!((&wanted.user, &wanted.password), (&set(&[user]), &set(&[password])), "{template}");
@@ -76,8 +78,12 @@ fn a_connection_string_with_one_of_both_tells_which() {
         [("token={{password}}", set(&[]), set(&[only])), ("name={{user}}", set(&[only]), set(&[]))]
     {
         let text = template.replace("{{user}}", &only.to_string()).replace("{{password}}", &only.to_string());
-        let annotations =
-            [("main.role", "app"), ("main.mode", "uri"), ("main.env-key-uri", "URL"), ("main.template", template)];
+        let annotations = [
+            ("main.role", "app"),
+            ("main.mode", "uri"),
+            ("main.env-key-uri", "URL"),
+            ("main.template", template),
+        ];
         let demand = demand(&annotations, &[&[("URL", &text)]]);
         assert_eq!((&demand.databases[0].user, &demand.databases[0].password), (&user, &password));
     }
@@ -133,7 +139,10 @@ fn a_placeholder_that_would_be_two_things_is_refused() {
         &[("a.role", "app"), ("b.role", "admin"), ("b.env-key-dbuser", "BU"), ("b.env-key-dbpassword", "BP")],
         &[&[("DBUSER", &u), ("DBPASSWORD", &p), ("BU", &u)]],
     );
-    assert_eq!(Demand::of(&across, "databases").unwrap_err(), DemandError::Ambiguous { database: "b".into() });
+    assert_eq!(
+        Demand::of(&across, "databases").unwrap_err(),
+        DemandError::Ambiguous { database: "b".into() }
+    );
 }
 
 #[test]

@@ -4,13 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use crate::{
-    deliver::DeliverError,
-    demand::DemandError,
-    pods::FindError,
-    stub::Refused,
-    substitute,
-};
+use crate::{deliver::DeliverError, demand::DemandError, pods::FindError, stub::Refused, substitute};
 
 /// The same as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

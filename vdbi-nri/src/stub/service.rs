@@ -179,6 +179,15 @@ impl<I: ContainerInjector> Service for PluginService<I> {
     fn answered(&self, answered: Answered<'_>) {
         let rpc = Rpc::of(answered.method);
         self.metrics.answered(rpc, answered.took, answered.failure.is_some());
+        // What the injector says itself is its own to log.
+        if let Some(failure) =
+            answered.failure.filter(|failure| failure.code != Code::FailedPrecondition as i32)
+        {
+            tracing::warn!(
+                rpc = rpc.name(), took = ?answered.took, reason = failure.message,
+                "a request of the container runtime failed: {}", failure.message
+            );
+        }
         let progress = match rpc {
             Rpc::Configure | Rpc::Synchronize => match answered.failure {
                 Some(failure) => Progress::Failed(format!("{} failed: {}", rpc.name(), failure.message)),
@@ -218,7 +227,30 @@ fn milliseconds(number: i64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use vdbi_core::metrics::Registry;
+
     use super::*;
+    use crate::stub::{Adjustment, Refused};
+
+    struct Idle;
+
+    impl ContainerInjector for Idle {
+        async fn create(&self, _: Creation<'_>) -> Result<Adjustment, Refused> {
+            Ok(Adjustment::default())
+        }
+    }
+
+    #[test]
+    fn timeouts_are_the_runtimes_where_it_tells_them() {
+        let metrics = Metrics::new(&Registry::disabled());
+        let service = PluginService::new(Arc::new(Idle), metrics, mpsc::unbounded_channel().0);
+        let mut request = nri::ConfigureRequest::default();
+        service.configure(request.clone());
+        assert_eq!(service.timeouts(), None);
+        (request.registration_timeout, request.request_timeout) = (8000, 2500);
+        service.configure(request);
+        assert_eq!(service.timeouts(), Some((Duration::from_secs(8), Duration::from_millis(2500))));
+    }
 
     #[test]
     fn events_are_bits_from_1_on() {

@@ -1,6 +1,6 @@
 //! One connection, from its registration to its end.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use prost::Message;
 use tokio::{
@@ -72,7 +72,7 @@ where
         mut self,
         settings: &Settings,
         mut shutdown: Pin<&mut F>,
-        mut synchronized: impl FnMut(Arc<Runtime>),
+        mut synchronized: impl FnMut(&Runtime),
     ) -> End {
         let mut register = Box::pin(register(self.link.client(), settings.clone(), self.patience(settings)));
         let mut is_registered = false;
@@ -92,7 +92,7 @@ where
                     Progress::Synchronized if is_synchronized => {}
                     Progress::Synchronized => {
                         is_synchronized = true;
-                        synchronized(self.service.runtime());
+                        synchronized(&self.service.runtime());
                     }
                 },
                 answer = &mut register, if !is_registered => match answer {
@@ -130,24 +130,4 @@ async fn register(client: Client, settings: Settings, patience: Duration) -> Res
     };
     let payload = request.encode_to_vec();
     client.call(RUNTIME_SERVICE, "RegisterPlugin", payload, patience).await.map(|_| ())
-}
-
-/// Why there is no connection, and what to do.
-pub(super) fn why_not_connected(error: &io::Error, settings: &Settings) -> String {
-    let socket = settings.socket.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "there is no socket {socket}: does containerd run, is NRI enabled in its configuration (by default not before 2.0), and is \
-             the socket's directory mounted here?"
-        ),
-        io::ErrorKind::ConnectionRefused => format!(
-            "nobody listens at {socket}: containerd does not run, or NRI has been disabled in its configuration"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!(
-                "{socket} may not be opened: the plugin has to run as root, and the node's policies have to permit it"
-            )
-        }
-        _ => format!("{socket} cannot be opened: {error}"),
-    }
 }

@@ -1,5 +1,7 @@
 //! How the connection is.
 
+use std::{io, path::Path};
+
 use super::Runtime;
 
 /// How a plugin's connection to containerd is.
@@ -35,5 +37,25 @@ impl Status {
             Self::Connected => Err("containerd has not synchronized the plugin yet".to_owned()),
             Self::Synchronized { .. } => Ok(()),
         }
+    }
+}
+
+/// Why there is no connection, and what to do.
+pub(super) fn why_not_connected(error: &io::Error, socket: &Path) -> String {
+    let socket = socket.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "there is no socket {socket}: does containerd run, is NRI enabled in its configuration (by default not before 2.0), and is \
+             the socket's directory mounted here?"
+        ),
+        io::ErrorKind::ConnectionRefused => format!(
+            "nobody listens at {socket}: containerd does not run, or NRI has been disabled in its configuration"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "{socket} may not be opened: the plugin has to run as root, and the node's policies have to permit it"
+            )
+        }
+        _ => format!("{socket} cannot be opened: {error}"),
     }
 }

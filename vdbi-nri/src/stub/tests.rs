@@ -33,9 +33,12 @@ struct Example {
     proceed: Semaphore,
     /// What the next synchronizations do; when there is nothing, they are done at once.
     synchronizations: Mutex<VecDeque<Synchronization>>,
-    synchronized: Mutex<Vec<(Vec<Pod>, Vec<Container>, Runtime)>>,
+    synchronized: Mutex<Vec<Told>>,
     removed: Mutex<Vec<String>>,
 }
+
+/// What a synchronization told.
+type Told = (Vec<Pod>, Vec<Container>, Runtime);
 
 #[derive(Clone, Copy, Debug)]
 enum Synchronization {

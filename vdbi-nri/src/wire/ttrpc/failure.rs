@@ -32,7 +32,8 @@ impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MAX_MESSAGE {
-            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+            let end = (0..=MAX_MESSAGE).rfind(|end| message.is_char_boundary(*end)).unwrap_or_default();
+            message.truncate(end);
             message.push('…');
         }
         Self { code: code as i32, message }

@@ -140,15 +140,7 @@ impl<S: Service> Answerer<S> {
         work.spawn(async move { service.call(request).await });
         match timeout_at(deadline, work.join_next()).await {
             Ok(Some(Ok(result))) => result,
-            Ok(ended) => {
-                let panicked = matches!(ended, Some(Err(error)) if error.is_panic());
-                tracing::error!(
-                    method = call.method,
-                    panicked,
-                    "a request of the container runtime failed unexpectedly"
-                );
-                Err(Failure::new(Code::Internal, "the plugin failed unexpectedly"))
-            }
+            Ok(_) => Err(Failure::new(Code::Internal, "the plugin failed unexpectedly")),
             Err(_) => Err(Failure::new(Code::DeadlineExceeded, "the plugin had no answer in time")),
         }
     }
