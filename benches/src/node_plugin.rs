@@ -118,12 +118,7 @@ async fn place(scene: &Scene, cri: &Cri, name: &str, pods: usize) -> Result<Vec<
             "apiVersion": "v1", "kind": "Binding",
             "metadata": { "name": name }, "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
         });
-        let request = scene.pods().create_subresource::<Value>(
-            "binding",
-            &name,
-            &PostParams::default(),
-            serde_json::to_vec(&binding)?,
-        );
+        let request = scene.pods().create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding);
         request.await?;
         let uid = object.uid().context("a pod has a uid")?;
         let spec = PodSpec::named(&name).namespace(&scene.access.namespace).uid(&uid).label(LABEL, "true");

@@ -87,7 +87,7 @@ pub enum DeliverError {
 /// What came of one database.
 enum Fetched<S: CredentialSource> {
     Kept(Credential),
-    Issued(Undelivered<S>, Wanted),
+    Issued(Box<Undelivered<S>>, Wanted),
 }
 
 impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
@@ -181,7 +181,7 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
                 }
                 Ok(Fetched::Issued(undelivered, wanted)) => {
                     issued += 1;
-                    credentials.extend(wanted.delivered(undelivered));
+                    credentials.extend(wanted.delivered(*undelivered));
                 }
                 Ok(Fetched::Kept(credential)) => credentials.push(credential),
                 Err(error) => failed = Some(error),
@@ -249,7 +249,7 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
         let issued = self.issue(id, wanted).await;
         let database = || wanted.request.database.clone();
         match issued {
-            Ok(undelivered) => Ok(Fetched::Issued(undelivered, wanted.clone())),
+            Ok(undelivered) => Ok(Fetched::Issued(Box::new(undelivered), wanted.clone())),
             Err(error) => Err(DeliverError::Issue { database: database(), error }),
         }
     }
