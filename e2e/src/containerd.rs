@@ -117,7 +117,7 @@ impl Containerd {
         let networks = directory.create("networks")?;
         directory.create("logs")?;
         let image = image::write(directory.path(), &options.image_env)?;
-        let machine = Machine::start("containerd", directory.path()).await?;
+        let machine = Machine::in_memory("containerd", directory.path()).await?;
         let settings = Settings {
             version,
             nri: &options.nri,

@@ -21,7 +21,7 @@ const CGROUP_PREFIX: &str = "vdbi-";
 const INIT: &str = "set -e
 mount -t tmpfs -o mode=755 node /run
 mount -t tmpfs -o mode=755 node /var/log
-mount --bind \"$1\" /var/lib
+if [ -n \"$1\" ]; then mount --bind \"$1\" /var/lib; else mount -t tmpfs -o mode=755 node /var/lib; fi
 echo started
 while :; do sleep 3600 & wait $!; done";
 
@@ -36,14 +36,23 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) async fn start(name: &str, directory: &Path) -> Result<Self> {
-        // Not in memory: a kubelet measures only what is on a disk.
+    /// With what its programs keep on a disk: a kubelet measures nothing else.
+    pub(crate) async fn on_disk(name: &str, directory: &Path) -> Result<Self> {
         let disk = directory.join("disk");
         fs::create_dir(&disk)?;
+        Self::start(name, directory, Some(&disk)).await
+    }
+
+    /// With what its programs keep in memory, which is faster.
+    pub(crate) async fn in_memory(name: &str, directory: &Path) -> Result<Self> {
+        Self::start(name, directory, None).await
+    }
+
+    async fn start(name: &str, directory: &Path, disk: Option<&Path>) -> Result<Self> {
         let program = Program::new("unshare", directory)
             .args(["--mount", "--propagation=private", "--pid", "--kill-child=SIGKILL", "--mount-proc", "--"])
             .args(["/bin/sh", "-c", INIT, "init"])
-            .arg(&disk);
+            .arg(disk.unwrap_or(Path::new("")));
         let mut holder = Server::start("machine", program, directory).await?;
         holder.logged("started", START).await?;
         let pid = holder.pid();

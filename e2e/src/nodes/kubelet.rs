@@ -42,7 +42,7 @@ impl Node {
         image: &Path,
         directory: &Path,
     ) -> Result<Self> {
-        let machine = Machine::start(name, directory).await?;
+        let machine = Machine::on_disk(name, directory).await?;
         let runtime = runtime::start(&machine, version, nri, index, image, directory).await?;
         let address = format!("{}.{}", network::NODES, 11 + index);
         let configuration = directory.join("kubelet.json");

@@ -5,10 +5,14 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use e2e::{Containerd, scene::eventually};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+    task::JoinSet,
+};
 use vdbi_core::metrics::Registry;
 use vdbi_nri::stub::{
-    Adjustment, Container, ContainerInjector, Creation, Pod, Refused, Runtime, Settings, Status, Stub,
+    self, Adjustment, Container, ContainerInjector, Creation, Pod, Refused, Settings, Status, Stub,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,12 +23,13 @@ pub(crate) const SECRET: &str = "of the plugin";
 /// How many variables it sets for a container named `large`, and how long each is.
 pub(crate) const LARGE: (usize, usize) = (30, 100_000);
 
-/// A plugin in this process.
+/// A plugin in this process, on a thread of its own: what a test does, the end of a machine for instance, must not keep it from
+/// answering in time.
 pub(crate) struct Plugin {
     actor: Arc<Actor>,
     status: watch::Receiver<Status>,
-    // Only to be dropped: with it the plugin dies.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+    runtime: Option<Runtime>,
 }
 
 /// Does what the name of the container says.
@@ -41,11 +46,17 @@ impl Plugin {
         let actor = Arc::new(Actor::default());
         let stub = Stub::new(settings, Arc::clone(&actor), &Registry::disabled());
         let status = stub.status();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(stub.run(std::future::pending()));
-        let plugin = Self { actor, status, _tasks: tasks };
+        tasks.spawn_on(stub.run(std::future::pending()), runtime.handle());
+        let plugin = Self { actor, status, tasks, runtime: Some(runtime) };
         plugin.synchronized().await?;
         Ok(plugin)
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) async fn end(mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Waits until containerd asks it about containers.
@@ -75,6 +86,13 @@ impl Plugin {
     }
 }
 
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        // Waiting for its thread is not for the one that drops it.
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
 impl ContainerInjector for Actor {
     async fn create(&self, creation: Creation<'_>) -> Result<Adjustment, Refused> {
         let mut adjustment = Adjustment::default();
@@ -92,7 +110,7 @@ impl ContainerInjector for Actor {
         Ok(adjustment)
     }
 
-    async fn synchronize(&self, _pods: Vec<Pod>, containers: Vec<Container>, _runtime: &Runtime) {
+    async fn synchronize(&self, _pods: Vec<Pod>, containers: Vec<Container>, _runtime: &stub::Runtime) {
         self.synchronized.lock().unwrap_or_else(PoisonError::into_inner).push(containers);
     }
 }

@@ -88,7 +88,7 @@ async fn two_plugins_that_set_the_same_variable_make_the_creation_fail() -> Resu
         let second = Plugin::connect(&containerd, "second", "20").await?;
         let error = cri.create(&pod, &ContainerSpec::named("app")).await.err().context("it was made")?;
         assert!(error.message().to_lowercase().contains("both tried to set env secret"), "{error}");
-        drop(second);
+        second.end().await;
         // containerd notices the end of a connection when it comes to it.
         eventually(Duration::from_secs(5), async || {
             Ok(cri.create(&pod, &ContainerSpec::named("app")).await.map(drop)?)
@@ -132,7 +132,7 @@ async fn a_required_plugin_is_there_only_while_it_is_connected() -> Result<()> {
         let plugin = Plugin::connect(&containerd, "vdbi", "10").await?;
         let container = cri.run(&pod, &ContainerSpec::named("first")).await?;
         assert_eq!(container.variable("SECRET").await?.as_deref(), Some(SECRET));
-        drop(plugin);
+        plugin.end().await;
         let error = cri.create(&pod, &ContainerSpec::named("second")).await.err().context("it was made")?;
         assert!(error.message().contains("plugin"), "{error}");
         Ok(())
