@@ -99,8 +99,12 @@ impl<I: ContainerInjector> Stub<I> {
         self.run_over(|| UnixStream::connect(socket.clone()), shutdown).await;
     }
 
-    async fn run_over<C, IO>(self, mut connect: impl FnMut() -> C, shutdown: impl Future<Output = ()>)
-    where
+    /// Over whatever connects it.
+    pub(crate) async fn run_over<C, IO>(
+        self,
+        mut connect: impl FnMut() -> C,
+        shutdown: impl Future<Output = ()>,
+    ) where
         C: Future<Output = io::Result<IO>>,
         IO: AsyncRead + AsyncWrite + Send + 'static,
     {

@@ -1,10 +1,12 @@
 //! A container runtime's side of NRI, to drive a plugin in tests without containerd.
 //!
 //! [`FakeRuntime`] listens on a socket, as containerd does; [`PluginConnection`] is one plugin on it, on which a test does what
-//! containerd would: configure, synchronize, and ask about containers. It does nothing by itself.
+//! containerd would: configure, synchronize, and ask about containers. It does nothing by itself. [`container_injector`] is the
+//! contract of plugins as a test suite.
 
 mod connection;
 mod created;
+mod injector;
 
 use std::{io, path::Path};
 
@@ -12,6 +14,7 @@ use tokio::net::UnixListener;
 
 pub use connection::{CallError, PluginConnection, Registration};
 pub use created::Created;
+pub use injector::container_injector;
 
 /// Where plugins connect.
 #[derive(Debug)]

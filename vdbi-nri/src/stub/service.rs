@@ -214,7 +214,7 @@ fn decode<M: Message + Default>(call: &Call) -> Result<M, Failure> {
 
 /// Any answer without fields.
 fn empty() -> Vec<u8> {
-    Vec::new()
+    nri::Empty {}.encode_to_vec()
 }
 
 fn mask(events: &[Event]) -> i32 {

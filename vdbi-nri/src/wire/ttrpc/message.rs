@@ -97,6 +97,10 @@ impl Messages {
         }
         self.bytes.advance(HEADER);
         let payload = self.bytes.split_to(length).freeze();
+        if self.bytes.is_empty() {
+            // Else what is left, which is nothing, keeps the whole message's memory.
+            self.bytes = BytesMut::new();
+        }
         Some(Incoming::Message(Message { stream, kind, payload }))
     }
 }
