@@ -20,9 +20,8 @@ async fn containers_of_a_pod_get_its_credential_and_no_placeholder_is_left() -> 
         let _plugin = node.plugin(PROD, "10").await?;
         let placed = node.pod("web-1", PROD).await?;
         // To containerd an init container is one that ends before the others begin.
-        let migrate =
-            node.cri.create(&placed.pod, &placed.container("migrate").command(&["sh", "-c", "echo $DBUSER"]));
-        let migrate = migrate.await?;
+        let migrate = placed.container("migrate").command(&["sh", "-c", "echo $DBUSER"]);
+        let migrate = node.cri.create(&placed.pod, &migrate).await?;
         node.cri.start(&migrate).await?;
         let shown = migrate.logged("\n").await?;
         let web = node.run(&placed, "web").await?;
