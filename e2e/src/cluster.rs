@@ -4,7 +4,7 @@ use tokio::try_join;
 use crate::containerd::{Nri, Version};
 use crate::directory::Directory;
 use crate::kubernetes::Kubernetes;
-use crate::nodes::Nodes;
+use crate::nodes::{Node, Nodes};
 use crate::openbao::{OpenBao, Storage};
 use crate::postgres::Postgres;
 
@@ -77,6 +77,10 @@ impl Cluster {
     #[track_caller]
     pub fn nodes(&self) -> &Nodes {
         asked_for(self.nodes.as_ref(), "nodes(..)")
+    }
+
+    pub(crate) fn node(&self, index: usize) -> Option<&Node> {
+        self.nodes.as_ref().map(|nodes| nodes.node(&format!("node-{}", index + 1)))
     }
 
     /// OpenBao.

@@ -111,7 +111,8 @@ impl System {
         [&mut self.injector].into_iter().chain(leaders).chain(&mut self.node_plugins)
     }
 
-    /// Starts one more replica and waits until it is ready.
+    /// Starts one more replica and waits until it is ready. A node plugin runs on the node of this index; where the cluster has no nodes,
+    /// the release's configuration says where containerd is.
     ///
     /// # Errors
     ///
@@ -127,8 +128,7 @@ impl System {
         configuration["serviceAccountTokenFile"] =
             json!(cluster.component_token_file(access, component).await?);
         configuration["nri"] = json!({ "enabled": release.node_plugins });
-        let node =
-            (component == Component::Nri).then(|| cluster.nodes().node(&format!("node-{}", index + 1)));
+        let node = cluster.node(index).filter(|_| component == Component::Nri);
         if let Some(node) = node {
             configuration["nri"]["nodeName"] = json!(node.name());
             configuration["nri"]["socketPath"] = json!(node.nri_socket());

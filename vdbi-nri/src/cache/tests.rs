@@ -133,6 +133,23 @@ fn a_directory_that_cannot_be_made_is_told_with_its_key() {
 }
 
 #[test]
+fn what_may_have_ended_or_is_not_known_or_is_of_an_earlier_process_has_to_be_looked_at() {
+    let held = held("p");
+    let now = held.credentials[0].seen_at;
+    let environment =
+        |placeholder: &Placeholder| vec!["A=1".to_owned(), format!("DSN=x:{placeholder}@y"), "B=".to_owned()];
+    let known = environment(held.credentials[0].password_placeholders.first().unwrap());
+    assert!(held.covers(&known, now + SignedDuration::from_secs(3599)));
+    assert!(
+        !held.covers(&known, now + SignedDuration::from_secs(3600)),
+        "nobody has renewed it, for all we know"
+    );
+    assert!(!held.covers(&environment(&Placeholder::random()), now));
+    let earlier = Held { source: Source::Unknown, ..held };
+    assert!(!earlier.covers(&known, now));
+}
+
+#[test]
 fn debug_and_errors_show_no_password() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(directory.path()).unwrap();
