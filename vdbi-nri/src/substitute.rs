@@ -20,8 +20,12 @@ const USERINFO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The variable is there twice. NRI replaces the first one only, and the last one counts: the placeholder would stay.
-    #[error("environment variable {key} is set twice and the last one holds a placeholder: set it once")]
+    /// The variable is there twice. NRI replaces the first one only, and the last one counts: the placeholder would stay. So it is where
+    /// the image sets it too.
+    #[error(
+        "environment variable {key} is set twice and the last one holds a placeholder: set it once, and where the image sets it, \
+         have the credential under another name"
+    )]
     Duplicate {
         /// The variable's name.
         key: String,

@@ -1,3 +1,6 @@
+//! What the node plugin does to containers. In threads of their own: what ends one containerd blocks its thread, and the plugins of the others have
+//! to answer in time.
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,15 +16,15 @@ use crate::{
     on,
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn containers_of_a_pod_get_its_credential_and_no_placeholder_is_left() -> Result<()> {
     on(&Version::ALL, async |version| {
         let node = Node::start(version).await?;
         let _plugin = node.plugin(PROD, "10").await?;
         let placed = node.pod("web-1", PROD).await?;
         // To containerd an init container is one that ends before the others begin.
-        let migrate = placed.container("migrate").command(&["sh", "-c", "echo $DBUSER"]);
-        let migrate = node.cri.create(&placed.pod, &migrate).await?;
+        let spec = placed.container("migrate").command(&["sh", "-c", "echo $DBUSER"]);
+        let migrate = node.cri.create(&placed.pod, &spec).await?;
         node.cri.start(&migrate).await?;
         let shown = migrate.logged("\n").await?;
         let web = node.run(&placed, "web").await?;
@@ -40,9 +43,8 @@ async fn containers_of_a_pod_get_its_credential_and_no_placeholder_is_left() -> 
     .await
 }
 
-#[tokio::test]
-async fn a_placeholder_in_the_images_environment_is_replaced_where_it_is_the_pods_and_refused_where_not()
--> Result<()> {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_image_sets_is_looked_at_too() -> Result<()> {
     on(&Version::ALL, async |version| {
         let foreign = Placeholder::random().to_string();
         let node = Node::with(version, vec![("OF_IMAGE".to_owned(), foreign)]).await?;
@@ -54,17 +56,16 @@ async fn a_placeholder_in_the_images_environment_is_replaced_where_it_is_the_pod
             "{error}"
         );
         ensure!(!error.message().contains("__VDBI_PH_"), "{error}");
-        // The pod sets the same variable: to its own.
-        let ours = placed.container("web").env("OF_IMAGE", &placed.password.to_string());
-        let web = node.cri.run(&placed.pod, &ours).await?;
-        ensure!(web.variable("OF_IMAGE").await? == web.variable("DBPASSWORD").await?, "it was not replaced");
-        ensure!(node.serves(&web).await?, "the credential does not work");
+        // With the pod's own behind it the variable is there twice, and NRI replaces the first.
+        let twice = placed.container("web").env("OF_IMAGE", &placed.password.to_string());
+        let error = node.cri.run(&placed.pod, &twice).await.err().context("a placeholder was let in")?;
+        ensure!(error.message().contains("OF_IMAGE is set twice"), "{error}");
         Ok(())
     })
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_none_of_ours_is_created_as_it_is() -> Result<()> {
     on(&Version::ALL, async |version| {
         let node = Node::start(version).await?;
@@ -78,7 +79,7 @@ async fn what_is_none_of_ours_is_created_as_it_is() -> Result<()> {
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_placeholder_in_the_command_line_is_refused() -> Result<()> {
     on(&Version::ALL, async |version| {
         let node = Node::start(version).await?;
@@ -92,7 +93,7 @@ async fn a_placeholder_in_the_command_line_is_refused() -> Result<()> {
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_plugin_nothing_runs_and_with_it_the_same_container_does() -> Result<()> {
     on(&Version::ALL, async |version| {
         let node = Node::start(version).await?;
@@ -106,7 +107,9 @@ async fn without_the_plugin_nothing_runs_and_with_it_the_same_container_does() -
         drop(plugin);
         let again = placed.container("web").attempt(2);
         let error = node.cri.run(&placed.pod, &again).await.err().context("it ran without the plugin")?;
-        ensure!(error.message().contains("not a directory"), "{error}");
+        // Where containerd has not noticed yet, from 2.2 on the validation that it asks for fails first.
+        let expected = ["not a directory", "validator plugin"];
+        ensure!(expected.iter().any(|text| error.message().contains(text)), "{error}");
         let _plugin = node.plugin(PROD, "10").await?;
         let web = node.cri.run(&placed.pod, &placed.container("web").attempt(3)).await?;
         ensure!(node.serves(&web).await?, "the credential does not work");
@@ -116,7 +119,7 @@ async fn without_the_plugin_nothing_runs_and_with_it_the_same_container_does() -
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_backend_fails_the_creation_in_time_and_the_next_attempt_finds_what_it_sent() -> Result<()> {
     on(&Version::ALL, async |version| {
         let node = Node::start(version).await?;
@@ -135,7 +138,7 @@ async fn a_slow_backend_fails_the_creation_in_time_and_the_next_attempt_finds_wh
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_dies_while_it_is_asked_lets_nothing_run() -> Result<()> {
     on(&Version::ALL, async |version| {
         let node = Node::start(version).await?;
@@ -158,7 +161,7 @@ async fn a_plugin_that_dies_while_it_is_asked_lets_nothing_run() -> Result<()> {
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_starts_again_keeps_a_live_credential_and_gets_another_for_a_dead_one() -> Result<()>
 {
     on(&Version::ALL, async |version| {
@@ -193,7 +196,7 @@ async fn a_container_that_starts_again_keeps_a_live_credential_and_gets_another_
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn plugins_of_two_releases_serve_each_its_own_pods_on_one_containerd() -> Result<()> {
     on(&Version::ALL, async |version| {
         const DEV: &str = "vault-db-injector-dev";
