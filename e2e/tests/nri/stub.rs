@@ -6,6 +6,7 @@ use e2e::{
     cri::{ContainerSpec, PodSpec},
     scene::eventually,
 };
+use futures::future::try_join_all;
 
 use crate::{
     on,
@@ -143,20 +144,23 @@ async fn a_required_plugin_is_there_only_while_it_is_connected() -> Result<()> {
 /// As many as a full node has, and together more than fits into one message.
 #[tokio::test]
 async fn three_hundred_containers_are_synchronized() -> Result<()> {
-    const PODS: usize = 3;
-    const EACH: usize = 100;
+    const PODS: usize = 10;
+    const EACH: usize = 30;
     // The one that sends them all at once, and one that sends them in parts.
     on(&[Version::V1_7_24, Version::V2_4], async |version| {
         let containerd = Containerd::start(version, Options::default()).await?;
-        let cri = containerd.cri().await?;
-        let filling = "x".repeat(15_000);
-        for number in 0..PODS {
+        let cri = &containerd.cri().await?;
+        let filling = &"x".repeat(15_000);
+        let fill = async |number: usize| -> Result<()> {
             let pod = cri.run_pod(&PodSpec::named(&format!("web-{number}"))).await?;
             for number in 0..EACH {
-                let spec = ContainerSpec::named(&format!("app-{number}")).env("FILLING", &filling);
+                let spec = ContainerSpec::named(&format!("app-{number}")).env("FILLING", filling);
                 cri.create(&pod, &spec).await?;
             }
-        }
+            Ok(())
+        };
+        let fill = &fill;
+        try_join_all((0..PODS).map(fill)).await?;
         let told = Plugin::connect(&containerd, "vdbi", "10").await?.synchronization(1).await?;
         assert_eq!(told.len(), PODS * EACH);
         Ok(())
