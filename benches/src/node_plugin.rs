@@ -118,8 +118,8 @@ async fn place(scene: &Scene, cri: &Cri, name: &str, pods: usize) -> Result<Vec<
             "apiVersion": "v1", "kind": "Binding",
             "metadata": { "name": name }, "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
         });
-        let request = scene.pods().create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding);
-        request.await?;
+        let (bindings, parameters) = (scene.pods(), PostParams::default());
+        bindings.create_subresource::<Value, Value>("binding", &name, &parameters, &binding).await?;
         let uid = object.uid().context("a pod has a uid")?;
         let spec = PodSpec::named(&name).namespace(&scene.access.namespace).uid(&uid).label(LABEL, "true");
         let spec = object.spec.as_ref().map(|of_object| (spec, &of_object.containers[0]));

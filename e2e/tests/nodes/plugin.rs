@@ -18,7 +18,10 @@ use k8s_openapi::api::{
     core::v1::{ContainerStatus, Pod},
     events::v1::Event,
 };
-use kube::{Api, ResourceExt, api::LogParams};
+use kube::{
+    Api, ResourceExt,
+    api::{LogParams, Patch, PatchParams},
+};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -92,8 +95,13 @@ async fn a_plugin_that_is_absent(world: &mut World) -> Result<()> {
 }
 
 async fn a_plugin_that_is_killed_in_the_middle(world: &mut World) -> Result<()> {
+    // Admitted while OpenBao answers, and bound to the node when it does not.
+    let mut template = world.template("unlucky", SERVE);
+    template["spec"]["schedulingGates"] = json!([{ "name": "vdbi.test/wait" }]);
+    world.apply("v1", "Pod", "unlucky", template).await?;
     world.scene.cluster.openbao_mut().server_mut().stop()?;
-    world.apply("v1", "Pod", "unlucky", world.template("unlucky", SERVE)).await?;
+    let open = Patch::Merge(json!({ "spec": { "schedulingGates": null } }));
+    world.scene.pods().patch("unlucky", &PatchParams::default(), &open).await?;
     eventually(PATIENCE, async || {
         let plugin = &world.scene.system.node_plugins[0];
         let (fetching, waiting) = (
@@ -179,12 +187,11 @@ async fn never_runs(world: &World, name: &str) -> Result<String> {
         if let Some(status) = status(&pod) {
             let state = status.state.unwrap_or_default();
             ensure!(state.running.is_none(), "{name} runs");
-            for terminated in [state.terminated, status.last_state.and_then(|state| state.terminated)] {
-                if let Some(terminated) = terminated {
-                    // It was never started.
-                    ensure!(terminated.reason.as_deref() == Some("StartError"), "{name} ran: {terminated:?}");
-                    reason = terminated.message.unwrap_or_default();
-                }
+            let last = status.last_state.and_then(|state| state.terminated);
+            for terminated in [state.terminated, last].into_iter().flatten() {
+                // It was never started.
+                ensure!(terminated.reason.as_deref() == Some("StartError"), "{name} ran: {terminated:?}");
+                reason = terminated.message.unwrap_or_default();
             }
             let waiting = state.waiting.and_then(|waiting| waiting.message);
             reason = waiting.filter(|message| !message.is_empty()).unwrap_or(reason);
