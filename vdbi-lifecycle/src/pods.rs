@@ -1,16 +1,15 @@
 //! The pods that live now, as the API server lists them: metadata only.
 
+mod sighting;
 mod watching;
 
 use std::{collections::HashMap, time::Duration};
 
 use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::ListParams,
-    core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher},
 };
 use vdbi_core::{
@@ -21,11 +20,13 @@ use vdbi_core::{
 
 use crate::shard::Shard;
 
+pub use sighting::Sighting;
+
 /// A pod that has ended has no use for its credentials, though its object remains.
 pub(crate) const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
-/// Objects in one page of a list.
-const PAGE: u32 = 500;
+/// Objects in one page of a list: one page is held in memory as text.
+const PAGE: u32 = 200;
 
 /// Lists and watches pods. Needs the verbs list and watch on pods.
 #[derive(Clone)]
@@ -133,7 +134,7 @@ impl Pods {
 
     async fn claims(
         &self,
-        api: Api<PartialObjectMeta<Pod>>,
+        api: Api<Sighting>,
         parameters: ListParams,
         name: Option<&str>,
     ) -> Result<Claims, kube::Error> {
@@ -162,8 +163,8 @@ impl Pods {
         connected: F,
     ) -> impl Stream<Item = Change> + Send + use<F> {
         let client = watching::reporting(&self.client, connected.clone());
-        let configuration = watcher::Config::default().labels(&self.label).fields(NOT_ENDED);
-        watcher(Api::<PartialObjectMeta<Pod>>::all(client), configuration)
+        let configuration = watcher::Config::default().labels(&self.label).fields(NOT_ENDED).page_size(PAGE);
+        watcher(Api::<Sighting>::all(client), configuration)
             .default_backoff()
             .inspect(move |event| {
                 if event.is_err() {
@@ -176,7 +177,7 @@ impl Pods {
                     Some(Change::Ended { namespace, ids: claimed(&pod) })
                 }
                 // A pod on its way out has no use for what follows.
-                Ok(watcher::Event::Apply(pod)) if pod.metadata.deletion_timestamp.is_none() => {
+                Ok(watcher::Event::Apply(pod)) if pod.meta().deletion_timestamp.is_none() => {
                     let namespace = pod.namespace().unwrap_or_default();
                     let ids = claimed(&pod);
                     Some(Change::Seen { namespace, claimant: Claimant::from(&pod), ids })
@@ -210,7 +211,7 @@ impl std::fmt::Debug for Pods {
 
 impl Claims {
     /// Adds what one pod claims.
-    pub fn insert(&mut self, pod: &PartialObjectMeta<Pod>) {
+    pub fn insert(&mut self, pod: &Sighting) {
         for id in claimed(pod) {
             let claimants = self.0.entry((pod.namespace().unwrap_or_default(), id)).or_default();
             claimants.push(Claimant::from(pod));
@@ -248,23 +249,23 @@ impl Claimant {
     }
 }
 
-impl From<&PartialObjectMeta<Pod>> for Claimant {
-    fn from(pod: &PartialObjectMeta<Pod>) -> Self {
+impl From<&Sighting> for Claimant {
+    fn from(pod: &Sighting) -> Self {
         Self { name: pod.name_any(), uid: pod.uid().unwrap_or_default() }
     }
 }
 
 impl End {
     /// Whether a pod that is still there should have been gone for too long.
-    fn is_overdue(&self, pod: &PartialObjectMeta<Pod>, now: Timestamp) -> bool {
+    fn is_overdue(&self, pod: &Sighting, now: Timestamp) -> bool {
         let patience = SignedDuration::try_from(self.overdue).unwrap_or(SignedDuration::MAX);
-        let due = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        let due = pod.meta().deletion_timestamp.as_ref().map(|time| time.0);
         due.is_some_and(|due| now.duration_since(due) > patience)
     }
 }
 
 /// The entries that a pod lists. The Go product's node plugin keeps the entry of a pod that lists none under the pod's uid.
-fn claimed(pod: &PartialObjectMeta<Pod>) -> Vec<EntryId> {
+fn claimed(pod: &Sighting) -> Vec<EntryId> {
     match pod.annotations().get(UUID_ANNOTATION) {
         Some(ids) => parse_uuids(ids),
         None => pod.uid().and_then(|uid| uid.parse().ok()).into_iter().collect(),

@@ -25,7 +25,7 @@ use crate::{
 /// How long a list of pods may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pods that are looked up one by one when they are seen to end together, at most.
+/// Pods of one namespace that are looked up one by one, at most; of more, one list of the namespace costs less.
 const FEW: usize = 4;
 
 /// Why there was no comparison.
@@ -62,22 +62,26 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ) -> Result<Findings, SweepError> {
         let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
         let complete = self.read(term, ids.into_iter(), &mut entries).await;
-        let mut candidates: BTreeMap<(&str, Option<&str>), BTreeSet<EntryId>> = BTreeMap::new();
+        // By namespace, and in it by the only name that a pod can have which holds the entry, where that is known.
+        let mut candidates: BTreeMap<&str, BTreeMap<Option<&str>, BTreeSet<EntryId>>> = BTreeMap::new();
         for Ended { namespace, ids, .. } in ended {
             for id in ids {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
                 if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
-                    // Only the pod to which it is bound can hold it; of many, one list of the namespace costs less.
-                    let bound = entry.pod.uid.as_ref().and(entry.pod.name.as_deref());
-                    let name = bound.filter(|_| ended.len() <= FEW);
-                    candidates.entry((namespace, name)).or_default().insert(*id);
+                    let named = candidates.entry(namespace).or_default();
+                    named.entry(entry.pod.name.as_deref()).or_default().insert(*id);
                 }
             }
         }
         let mut gone = Vec::new();
-        for ((namespace, name), ids) in candidates {
-            let claims = self.list(term, self.pods.claims_of(namespace, name)).await?;
-            gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
+        for (namespace, mut named) in candidates {
+            if named.len() > FEW || named.contains_key(&None) {
+                named = BTreeMap::from([(None, named.into_values().flatten().collect())]);
+            }
+            for (name, ids) in named {
+                let claims = self.list(term, self.pods.claims_of(namespace, name)).await?;
+                gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
+            }
         }
         Ok(Findings { entries, gone, unbound: Vec::new(), complete })
     }
