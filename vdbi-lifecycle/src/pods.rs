@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::ListParams,
+    api::{ListParams, VersionMatch},
     runtime::{WatchStreamExt, watcher},
 };
 use vdbi_core::{
@@ -62,6 +62,10 @@ pub enum Change {
     Ended {
         /// Its namespace.
         namespace: String,
+        /// The pod.
+        claimant: Claimant,
+        /// As of which resourceVersion it has ended.
+        version: Option<String>,
         /// What its annotation listed: a hint, which anybody with edit rights may have changed.
         ids: Vec<EntryId>,
     },
@@ -116,18 +120,29 @@ impl Pods {
     ///
     /// The API server's.
     pub async fn claims_in(&self, namespace: &str) -> Result<Claims, kube::Error> {
-        self.claims_of(namespace, None).await
+        self.claims_of(namespace, None, None).await
     }
 
     /// As [`Pods::claims_in`], of the one pod with this name where there is one: the API server looks up nothing else.
     ///
+    /// With `since` as of this resourceVersion or later, which costs the API server less: it need not ask etcd what the latest is. That
+    /// suffices for a pod that was there before and is asked for by its uid: at whatever later time it is absent, it has gone for good.
+    ///
     /// # Errors
     ///
     /// The API server's.
-    pub async fn claims_of(&self, namespace: &str, name: Option<&str>) -> Result<Claims, kube::Error> {
+    pub async fn claims_of(
+        &self,
+        namespace: &str,
+        name: Option<&str>,
+        since: Option<&str>,
+    ) -> Result<Claims, kube::Error> {
         let mut parameters = ListParams::default();
         if self.end.without_label {
             parameters = parameters.labels(&self.label);
+        }
+        if let Some(version) = since {
+            parameters = parameters.at(version).matching(VersionMatch::NotOlderThan);
         }
         self.claims(Api::namespaced(self.client.clone(), namespace), parameters, name).await
     }
@@ -174,7 +189,8 @@ impl Pods {
             .filter_map(async |event| match event {
                 Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
-                    Some(Change::Ended { namespace, ids: claimed(&pod) })
+                    let (claimant, version) = (Claimant::from(&pod), pod.resource_version());
+                    Some(Change::Ended { namespace, claimant, version, ids: claimed(&pod) })
                 }
                 // A pod on its way out has no use for what follows.
                 Ok(watcher::Event::Apply(pod)) if pod.meta().deletion_timestamp.is_none() => {

@@ -234,7 +234,7 @@ pub(super) struct Details {
 /// of all keys together would be several times as large.
 #[derive(Debug, Deserialize)]
 #[serde(from = "Notes")]
-pub(super) struct Detail(pub(super) Option<Stored>);
+pub(super) struct Detail(pub(super) Option<Box<Stored>>);
 
 #[derive(Deserialize)]
 struct Notes {
@@ -248,7 +248,7 @@ impl From<Notes> for Detail {
             let mut notes = custom_metadata?;
             let version: u64 = notes.remove(NOTED_VERSION)?.expose().parse().ok()?;
             let entry = Entry::from_fields(notes).ok()?;
-            (version == current_version).then_some(Stored { entry, version })
+            (version == current_version).then(|| Box::new(Stored { entry, version }))
         };
         Self(noted())
     }

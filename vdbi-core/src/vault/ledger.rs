@@ -117,7 +117,9 @@ impl Ledger for VaultLedger {
         let details = self.folder.details().await;
         if let Ok(Some(details)) = details {
             let count = details.len();
-            let entry = |(key, Detail(noted)): (String, Detail)| Some((key.parse().ok()?, noted));
+            let entry = |(key, Detail(noted)): (String, Detail)| {
+                Some((key.parse().ok()?, noted.map(|stored| *stored)))
+            };
             let entries: Vec<(EntryId, Option<Stored>)> = details.into_iter().filter_map(entry).collect();
             self.report_strangers(count - entries.len());
             return Ok(entries);

@@ -16,8 +16,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15);
 /// How far a pause is spread, so that what failed together is not tried together.
 const JITTER: f64 = 0.1;
 
-/// How long the second step waits while other credentials still work: nothing that a pod can use depends on it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the second step waits while other credentials still work: nothing that a pod can use depends on it, and it would hold them
+/// up when there is more to do than the backend can.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of the two steps of a revocation, each of which is tried until it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -113,6 +113,9 @@ impl<S, L> Clone for Revoker<S, L> {
 #[derive(Clone)]
 struct Ended {
     namespace: String,
+    claimant: Claimant,
+    /// As of which resourceVersion.
+    version: Option<String>,
     ids: Vec<EntryId>,
     /// When it was seen.
     at: Instant,
@@ -398,9 +401,9 @@ impl Work {
                     }
                 }
             }
-            Change::Ended { namespace, ids } => {
+            Change::Ended { namespace, claimant, version, ids } => {
                 ids.iter().for_each(|id| drop(self.unbound.remove(id)));
-                self.ended.push_back(Ended { namespace, ids, at: Instant::now() });
+                self.ended.push_back(Ended { namespace, claimant, version, ids, at: Instant::now() });
             }
             // What ended while nobody watched is found by comparing everything.
             Change::Restarted => self.sweep_at = Instant::now(),

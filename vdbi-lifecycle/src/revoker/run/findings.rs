@@ -52,6 +52,14 @@ pub(super) struct Findings {
     pub(super) complete: bool,
 }
 
+/// The one pod that can hold an entry, as far as it is known.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Holder<'a> {
+    name: Option<&'a str>,
+    /// Where it is the very pod that has ended: as of which resourceVersion.
+    since: Option<&'a str>,
+}
+
 impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// Looks at the entries of pods that were seen to end.
     pub(super) async fn check(
@@ -62,24 +70,26 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     ) -> Result<Findings, SweepError> {
         let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
         let complete = self.read(term, ids.into_iter(), &mut entries).await;
-        // By namespace, and in it by the only name that a pod can have which holds the entry, where that is known.
-        let mut candidates: BTreeMap<&str, BTreeMap<Option<&str>, BTreeSet<EntryId>>> = BTreeMap::new();
-        for Ended { namespace, ids, .. } in ended {
+        // By namespace, and in it by the one pod that can hold the entry, where that is known.
+        let mut candidates: BTreeMap<&str, BTreeMap<Holder<'_>, BTreeSet<EntryId>>> = BTreeMap::new();
+        for Ended { namespace, claimant, version, ids, .. } in ended {
             for id in ids {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
                 if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
-                    let named = candidates.entry(namespace).or_default();
-                    named.entry(entry.pod.name.as_deref()).or_default().insert(*id);
+                    let itself = entry.pod.uid.as_ref() == Some(&claimant.uid);
+                    let since = version.as_deref().filter(|_| itself);
+                    let holder = Holder { name: entry.pod.name.as_deref(), since };
+                    candidates.entry(namespace).or_default().entry(holder).or_default().insert(*id);
                 }
             }
         }
         let mut gone = Vec::new();
-        for (namespace, mut named) in candidates {
-            if named.len() > FEW || named.contains_key(&None) {
-                named = BTreeMap::from([(None, named.into_values().flatten().collect())]);
+        for (namespace, mut holders) in candidates {
+            if holders.len() > FEW || holders.keys().any(|holder| holder.name.is_none()) {
+                holders = [(Holder::default(), holders.into_values().flatten().collect())].into();
             }
-            for (name, ids) in named {
-                let claims = self.list(term, self.pods.claims_of(namespace, name)).await?;
+            for (Holder { name, since }, ids) in holders {
+                let claims = self.list(term, self.pods.claims_of(namespace, name, since)).await?;
                 gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
             }
         }
