@@ -26,7 +26,7 @@ pub use sighting::Sighting;
 pub(crate) const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Objects in one page of a list: one page is held in memory as text.
-const PAGE: u32 = 200;
+const PAGE: u32 = 100;
 
 /// Lists and watches pods. Needs the verbs list and watch on pods.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ pub enum Change {
 
 /// Which ledger entries live pods claim, by namespace.
 #[derive(Debug, Default)]
-pub struct Claims(HashMap<(String, EntryId), Vec<Claimant>>);
+pub struct Claims(HashMap<String, HashMap<EntryId, Vec<Claimant>>>);
 
 /// A pod that claims an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,8 +228,10 @@ impl std::fmt::Debug for Pods {
 impl Claims {
     /// Adds what one pod claims.
     pub fn insert(&mut self, pod: &Sighting) {
+        let claims = self.0.entry(pod.namespace().unwrap_or_default()).or_default();
         for id in claimed(pod) {
-            let claimants = self.0.entry((pod.namespace().unwrap_or_default(), id)).or_default();
+            // Nearly always there is one.
+            let claimants = claims.entry(id).or_insert_with(|| Vec::with_capacity(1));
             claimants.push(Claimant::from(pod));
         }
     }
@@ -252,7 +254,7 @@ impl Claims {
     }
 
     fn holders(&self, id: EntryId, entry: &Entry) -> impl Iterator<Item = &Claimant> {
-        let claimants = self.0.get(&(entry.pod.namespace.clone(), id));
+        let claimants = self.0.get(&entry.pod.namespace).and_then(|claims| claims.get(&id));
         claimants.into_iter().flatten().filter(|claimant| claimant.may_be(&entry.pod))
     }
 }
