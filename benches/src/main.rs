@@ -8,6 +8,7 @@
 //! $ cargo run --release -p benches -- revocation
 //! $ cargo run --release -p benches -- renewal
 //! $ cargo run --release -p benches -- scale
+//! $ cargo run --release -p benches -- node-plugin
 //! ```
 
 mod admission;
@@ -15,6 +16,7 @@ mod latency;
 mod leadership;
 mod load;
 mod memory;
+mod node_plugin;
 mod renewal;
 mod revocation;
 mod scale;
@@ -84,6 +86,15 @@ enum Measurement {
         #[arg(long, default_value_t = 1_000_000)]
         largest: usize,
         /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The creation of containers with the node plugin, beside a containerd without one, and the plugin's memory. It takes root.
+    NodePlugin {
+        /// How many pods, for each measurement.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=250))]
+        pods: u32,
+        /// Print JSON instead of tables.
         #[arg(long)]
         json: bool,
     },
@@ -162,6 +173,11 @@ async fn main() -> Result<()> {
         Measurement::Scale { hours, largest, json } => {
             warn_of_debug_build();
             let report = scale::measure(hours, largest)?;
+            print(&report, json.then(|| report.json()));
+        }
+        Measurement::NodePlugin { pods, json } => {
+            warn_of_debug_build();
+            let report = node_plugin::measure(pods as usize).await?;
             print(&report, json.then(|| report.json()));
         }
         Measurement::Candidate(candidates) => candidates.run().await?,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::scene::eventually;
-use e2e::system::{Authentication, Replica};
+use e2e::system::Replica;
 use e2e::{Cluster, Component, DatabaseAccess, OpenBao, Release, System};
 use serde_json::{Map, json};
 use tokio::time::{Instant, sleep};
@@ -68,7 +68,7 @@ async fn size(cluster: &Cluster, access: &DatabaseAccess, index: usize, size: us
         ("revoker".to_owned(), json!({ "interval": "1h" })),
         ("syncTTLSecond".to_owned(), json!(300)),
     ]);
-    let release = Release { authentication: Authentication::Legacy, replicas: 1, configuration };
+    let release = Release { replicas: 1, configuration, ..Release::default() };
     let before = cluster.openbao().requests()?.len();
     let mut renewer = System::replica(cluster, access, &release, Component::Renewer, index).await?;
     leads(&renewer).await?;
@@ -102,7 +102,7 @@ async fn economy(lives: u32) -> Result<Economy> {
         ("clusterId".to_owned(), json!(CLUSTER)),
         ("syncTTLSecond".to_owned(), json!(SHORT_TTL.as_secs() / 12)),
     ]);
-    let release = Release { authentication: Authentication::Legacy, replicas: 1, configuration };
+    let release = Release { replicas: 1, configuration, ..Release::default() };
     let renewer = System::replica(&cluster, &access, &release, Component::Renewer, 0).await?;
     // Everything has been read and renewed once: from now on leases are renewed by their lives.
     renewed(&renewer, COUNTED).await?;

@@ -1,9 +1,10 @@
 use anyhow::{Context, Result};
 use tokio::try_join;
 
+use crate::containerd::{Nri, Version};
 use crate::directory::Directory;
 use crate::kubernetes::Kubernetes;
-use crate::nodes::Nodes;
+use crate::nodes::{Node, Nodes};
 use crate::openbao::{OpenBao, Storage};
 use crate::postgres::Postgres;
 
@@ -24,6 +25,8 @@ pub struct Cluster {
 pub struct Builder {
     kubernetes: bool,
     nodes: usize,
+    containerd: Version,
+    nri: Nri,
     openbao: Option<Storage>,
     postgres: bool,
 }
@@ -63,6 +66,21 @@ impl Cluster {
     #[track_caller]
     pub fn nodes_mut(&mut self) -> &mut Nodes {
         asked_for(self.nodes.as_mut(), "nodes(..)")
+    }
+
+    /// The controllers and nodes, to run programs on one.
+    ///
+    /// # Panics
+    ///
+    /// When they were not asked for.
+    #[must_use]
+    #[track_caller]
+    pub fn nodes(&self) -> &Nodes {
+        asked_for(self.nodes.as_ref(), "nodes(..)")
+    }
+
+    pub(crate) fn node(&self, index: usize) -> Option<&Node> {
+        self.nodes.as_ref().map(|nodes| nodes.node(&format!("node-{}", index + 1)))
     }
 
     /// OpenBao.
@@ -127,6 +145,13 @@ impl Builder {
         Self { nodes: number, ..self.kubernetes() }
     }
 
+    /// Which containerd the nodes have, and how it treats NRI plugins; without this it is the default of both.
+    pub fn containerd(mut self, version: Version, nri: Nri) -> Self {
+        self.containerd = version;
+        self.nri = nri;
+        self
+    }
+
     /// Adds OpenBao: [`OpenBao::dev`] or [`OpenBao::raft`].
     pub fn openbao(mut self, storage: Storage) -> Self {
         self.openbao = Some(storage);
@@ -145,7 +170,7 @@ impl Builder {
     ///
     /// When a server is not installed or does not get ready; the error carries the end of its log.
     pub async fn start(self) -> Result<Cluster> {
-        let Self { kubernetes, nodes, openbao, postgres } = self;
+        let Self { kubernetes, nodes, containerd, nri, openbao, postgres } = self;
         let directory = Directory::new()?;
         let kubernetes = async {
             if !kubernetes {
@@ -154,7 +179,10 @@ impl Builder {
             let kubernetes = Kubernetes::start(&directory.create("kubernetes")?).await?;
             let nodes = match nodes {
                 0 => None,
-                _ => Some(Nodes::start(&kubernetes, nodes, &directory.create("nodes")?).await?),
+                _ => {
+                    let directory = directory.create("nodes")?;
+                    Some(Nodes::start(&kubernetes, nodes, containerd, &nri, &directory).await?)
+                }
             };
             Ok((Some(kubernetes), nodes))
         };

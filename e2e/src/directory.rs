@@ -8,6 +8,7 @@ use tempfile::TempDir;
 /// The directory of one test: removed with it, unless `VDBI_KEEP=1` asks for it to stay.
 ///
 /// Its path is short, because a unix socket's path has at most 107 characters.
+#[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
     removed_on_drop: Option<TempDir>,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::containerd::Version;
+
 /// A server that the tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Installed {
@@ -22,10 +24,10 @@ pub enum Installed {
     Scheduler,
     /// What makes services of addresses.
     KubeProxy,
-    /// The container runtime of a node.
-    Containerd,
-    /// The client of the container runtime.
-    Ctr,
+    /// A container runtime; its shim is beside it.
+    Containerd(Version),
+    /// The client of a container runtime.
+    Ctr(Version),
     /// What the container runtime starts containers with.
     Runc,
     /// The network plugin that gives pods their addresses; the others are beside it.
@@ -82,7 +84,12 @@ impl Installed {
         match self {
             Self::KubeApiserver | Self::Etcd => "KUBEBUILDER_ASSETS",
             Self::Kubelet | Self::ControllerManager | Self::Scheduler | Self::KubeProxy => "VDBI_NODE",
-            Self::Containerd | Self::Ctr => "VDBI_CONTAINERD",
+            Self::Containerd(version) | Self::Ctr(version) => match version {
+                Version::V1_7_24 => "VDBI_CONTAINERD_1_7_24",
+                Version::V1_7 => "VDBI_CONTAINERD_1_7",
+                Version::V2_2 => "VDBI_CONTAINERD",
+                Version::V2_4 => "VDBI_CONTAINERD_2_4",
+            },
             Self::Runc => "VDBI_RUNC",
             Self::CniBridge => "CNI_PATH",
             Self::Busybox => "VDBI_BUSYBOX",
@@ -100,8 +107,8 @@ impl Installed {
             Self::ControllerManager => "kube-controller-manager",
             Self::Scheduler => "kube-scheduler",
             Self::KubeProxy => "kube-proxy",
-            Self::Containerd => "containerd",
-            Self::Ctr => "ctr",
+            Self::Containerd(_) => "containerd",
+            Self::Ctr(_) => "ctr",
             Self::Runc => "runc",
             Self::CniBridge => "bridge",
             Self::Busybox => "busybox",

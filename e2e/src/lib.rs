@@ -35,15 +35,21 @@
 //! # }
 //! ```
 //!
+//! Between the two is containerd alone, in each of the versions that [`containerd`] names, driven as a kubelet drives it.
+//!
 //! `hack/test-env` installs the servers. With `VDBI_KEEP=1` the directory of a test stays, with every log and key in it.
 
 mod authority;
 mod balancer;
 mod binaries;
 mod cluster;
+pub mod containerd;
+pub mod cri;
 mod directory;
+mod image;
 pub mod installed;
 pub mod kubernetes;
+mod machine;
 pub mod network;
 pub mod nodes;
 pub mod openbao;
@@ -59,6 +65,8 @@ pub use authority::{Authority, Identity, verifies};
 pub use balancer::Balancer;
 pub use binaries::binary;
 pub use cluster::{Builder, Cluster};
+pub use containerd::{Containerd, Nri, Options, Version};
+pub use cri::Cri;
 pub use kubernetes::Kubernetes;
 pub use nodes::{Node, Nodes};
 pub use openbao::OpenBao;

@@ -1,8 +1,6 @@
 //! What makes a whole cluster of a control plane: controllers, a scheduler, services, and nodes on which pods really run.
 
-mod image;
 mod kubelet;
-mod machine;
 mod runtime;
 
 use std::{path::Path, time::Duration};
@@ -12,17 +10,18 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node as NodeObject, ServiceAccount};
 use kube::Api;
 
-pub use image::IMAGE;
 pub use kubelet::Node;
-pub use machine::remove_stale_cgroups;
 
-pub use crate::network::HOST;
 use crate::{
+    containerd::{Nri, Version},
+    image,
     installed::Installed,
     kubernetes::Kubernetes,
+    machine::search_path,
     network,
     process::{Program, Server},
 };
+pub use crate::{image::IMAGE, machine::remove_stale_cgroups, network::HOST};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -43,13 +42,19 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) async fn start(kubernetes: &Kubernetes, number: usize, directory: &Path) -> Result<Self> {
+    pub(crate) async fn start(
+        kubernetes: &Kubernetes,
+        number: usize,
+        version: Version,
+        nri: &Nri,
+        directory: &Path,
+    ) -> Result<Self> {
         ensure!((1..=MOST).contains(&number), "a cluster has one node or two, not {number}");
         ensure!(
             network::is_isolated()?,
             "nodes need a network of their own: run the test in e2e::network::isolated"
         );
-        let image = image::write(directory)?;
+        let image = image::write(directory, &[])?;
         let mut controllers =
             Server::start("kube-controller-manager", controllers(kubernetes, directory)?, directory).await?;
         let scheduler = Server::start("kube-scheduler", scheduler(kubernetes, directory)?, directory).await?;
@@ -59,7 +64,7 @@ impl Nodes {
             let name = format!("node-{}", index + 1);
             let directory = directory.join(&name);
             std::fs::create_dir(&directory)?;
-            Node::start(kubernetes, &name, index, image, &directory)
+            Node::start(kubernetes, (version, nri), &name, index, image, &directory)
                 .await
                 .with_context(|| format!("{name} did not start"))
         };
@@ -71,6 +76,13 @@ impl Nodes {
         Ok(Self { nodes, proxy, scheduler, controllers })
     }
 
+    /// How many nodes there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a cluster with nodes has one at least")]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// A node by its name: `node-1` is the first one.
     ///
     /// # Panics
@@ -79,6 +91,20 @@ impl Nodes {
     #[track_caller]
     pub fn node_mut(&mut self, name: &str) -> &mut Node {
         match self.nodes.iter_mut().find(|node| node.name() == name) {
+            Some(node) => node,
+            None => panic!("there is no {name}"),
+        }
+    }
+
+    /// As [`Nodes::node_mut`], to look at.
+    ///
+    /// # Panics
+    ///
+    /// When there is none of that name.
+    #[must_use]
+    #[track_caller]
+    pub fn node(&self, name: &str) -> &Node {
+        match self.nodes.iter().find(|node| node.name() == name) {
             Some(node) => node,
             None => panic!("there is no {name}"),
         }
@@ -132,9 +158,4 @@ fn proxy(kubernetes: &Kubernetes, directory: &Path) -> Result<Program> {
         // These are of the whole machine, not of the network.
         .args(["--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"])
         .arg("--conntrack-tcp-timeout-close-wait=0"))
-}
-
-/// The programs of a node and of its network run others, which are in directories that not every `PATH` has.
-fn search_path() -> String {
-    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process};
 use tokio::process::Child;
 use tokio::time::{Instant, timeout};
 
@@ -103,6 +103,12 @@ impl Server {
     ///
     /// When the process cannot be waited for.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
+        if self.child.try_wait()?.is_none()
+            && let Some(forked) = self.forked()
+        {
+            // It may have ended meanwhile.
+            let _ = kill_process(forked, Signal::KILL);
+        }
         self.child.start_kill()?;
         Ok(self.child.wait().await?)
     }
@@ -135,8 +141,25 @@ impl Server {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} has already ended with {status}\n{}", self.name, self.log_tail(LOG_LINES_IN_ERRORS));
         }
-        rustix::process::kill_process(self.pid, signal)
-            .with_context(|| format!("{} could not be signalled", self.name))
+        if let Some(forked) = self.forked() {
+            kill_process(forked, signal)
+                .with_context(|| format!("what {} runs could not be signalled", self.name))?;
+            // It stops and goes on with what it waits for, and ends after it.
+            if signal != Signal::CONT {
+                return Ok(());
+            }
+        }
+        kill_process(self.pid, signal).with_context(|| format!("{} could not be signalled", self.name))
+    }
+
+    /// The process that a program which forks waits for.
+    fn forked(&self) -> Option<Pid> {
+        if !self.program.forks {
+            return None;
+        }
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 
     /// Waits for the process to end by itself.

@@ -79,17 +79,19 @@ impl Default for DatabaseAccess {
 /// One of vdbi's components, each with a service account, a login role and a policy of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component {
-    /// Issues: the webhook, or the node plugin.
+    /// Issues, or has placeholders written: the webhook.
     Injector,
     /// Keeps alive.
     Renewer,
     /// Takes back.
     Revoker,
+    /// Issues on the node: the node plugin.
+    Nri,
 }
 
 impl Component {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Injector, Self::Renewer, Self::Revoker];
+    pub const ALL: [Self; 4] = [Self::Injector, Self::Renewer, Self::Revoker, Self::Nri];
 
     /// Its name, which is also that of its login role and of its policy for the release `vdbi`.
     #[must_use]
@@ -98,6 +100,24 @@ impl Component {
             Self::Injector => "injector",
             Self::Renewer => "renewer",
             Self::Revoker => "revoker",
+            Self::Nri => "nri",
+        }
+    }
+
+    /// Whether its replicas elect a leader.
+    #[must_use]
+    pub fn elects(self) -> bool {
+        matches!(self, Self::Renewer | Self::Revoker)
+    }
+
+    /// The package and the name of its program.
+    #[must_use]
+    pub fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Injector => ("injector", "vdbi-injector"),
+            Self::Renewer => ("renewer", "vdbi-renewer"),
+            Self::Revoker => ("revoker", "vdbi-revoker"),
+            Self::Nri => ("node-plugin", "vdbi-nri-plugin"),
         }
     }
 }

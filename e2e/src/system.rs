@@ -12,8 +12,10 @@ pub use replica::Replica;
 
 use crate::{
     authority::Authority,
+    binaries::binary,
     cluster::Cluster,
     ports::with_free_ports,
+    process::{Program, Server},
     setup::{Component, DatabaseAccess},
 };
 
@@ -39,13 +41,20 @@ pub struct Release {
     pub authentication: Authentication,
     /// Replicas of renewer and revoker.
     pub replicas: usize,
+    /// Whether the webhook writes placeholders, and each node of the cluster has a plugin that replaces them.
+    pub node_plugins: bool,
     /// Configuration keys that differ from a test's defaults.
     pub configuration: Map<String, Value>,
 }
 
 impl Default for Release {
     fn default() -> Self {
-        Self { authentication: Authentication::Legacy, replicas: 2, configuration: Map::new() }
+        Self {
+            authentication: Authentication::Legacy,
+            replicas: 2,
+            node_plugins: false,
+            configuration: Map::new(),
+        }
     }
 }
 
@@ -60,6 +69,8 @@ pub struct System {
     pub renewers: Vec<Replica>,
     /// The revokers.
     pub revokers: Vec<Replica>,
+    /// The node plugins, in the order of the nodes.
+    pub node_plugins: Vec<Replica>,
 }
 
 impl System {
@@ -78,25 +89,30 @@ impl System {
         fs::write(directory.join("tls.key"), &certificate.key)?;
 
         let start = async |component, index| Self::replica(cluster, access, release, component, index).await;
+        let start = &start;
         let replicas =
-            |component| try_join_all((0..release.replicas).map(move |index| start(component, index)));
-        let (injector, renewers, revokers) = tokio::try_join!(
+            |component, number| try_join_all((0..number).map(move |index| start(component, index)));
+        let nodes = if release.node_plugins { cluster.nodes().len() } else { 0 };
+        let (injector, renewers, revokers, node_plugins) = tokio::try_join!(
             start(Component::Injector, 0),
-            replicas(Component::Renewer),
-            replicas(Component::Revoker),
+            replicas(Component::Renewer, release.replicas),
+            replicas(Component::Revoker, release.replicas),
+            replicas(Component::Nri, nodes),
         )?;
         let address = injector.admission_address.context("the injector has an admission address")?;
         let url = format!("https://{address}/");
         cluster.kubernetes().install_webhook(&url, &ca_pem, LABEL).await?;
-        Ok(Self { ca_pem, injector, renewers, revokers })
+        Ok(Self { ca_pem, injector, renewers, revokers, node_plugins })
     }
 
     /// Every replica of the release.
     pub fn replicas_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
-        [&mut self.injector].into_iter().chain(&mut self.renewers).chain(&mut self.revokers)
+        let leaders = self.renewers.iter_mut().chain(&mut self.revokers);
+        [&mut self.injector].into_iter().chain(leaders).chain(&mut self.node_plugins)
     }
 
-    /// Starts one more replica and waits until it is ready.
+    /// Starts one more replica and waits until it is ready. A node plugin runs on the node of this index; where the cluster has no nodes,
+    /// the release's configuration says where containerd is.
     ///
     /// # Errors
     ///
@@ -111,12 +127,21 @@ impl System {
         let mut configuration = defaults(cluster, access, release.authentication, component);
         configuration["serviceAccountTokenFile"] =
             json!(cluster.component_token_file(access, component).await?);
-        if let Value::Object(keys) = &mut configuration {
-            keys.extend(release.configuration.clone());
+        configuration["nri"] = json!({ "enabled": release.node_plugins });
+        let node = cluster.node(index).filter(|_| component == Component::Nri);
+        if let Some(node) = node {
+            configuration["nri"]["nodeName"] = json!(node.name());
+            configuration["nri"]["socketPath"] = json!(node.nri_socket());
+            // In the node's own /run, a tmpfs.
+            configuration["nri"]["cachePath"] = json!(format!("/run/{}/nri/cache.json", access.release));
         }
+        merge(&mut configuration, &Value::Object(release.configuration.clone()));
         let kubeconfig = cluster.component_kubeconfig(access, component).await?;
         let name = format!("{}-{index}", component.name());
         let directory: &Path = cluster.directory();
+        let (package, program) = component.program();
+        // Cargo may have to build it, which would stall every other task of this thread.
+        let path = tokio::task::spawn_blocking(move || binary(package, program)).await??;
         with_free_ports(async |[admin, metrics, admission]: [u16; 3]| {
             let mut configuration = configuration.clone();
             configuration["adminAddress"] = json!(format!("127.0.0.1:{admin}"));
@@ -125,12 +150,30 @@ impl System {
             let file = directory.join(format!("{name}.yaml"));
             // JSON is YAML.
             fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
-            let mut replica =
-                Replica::start(component, &name, &file, &kubeconfig, &configuration, directory).await?;
+            let program = match node {
+                Some(node) => node.program(&path),
+                None => Program::new(&path, directory),
+            };
+            let program =
+                program.arg("--config").arg(&file).env("KUBECONFIG", &kubeconfig).env("POD_NAME", &name);
+            let server = Server::start(&name, program, directory).await?;
+            let mut replica = Replica::new(component, server, &configuration)?;
             replica.ready(START).await?;
             Ok(replica)
         })
         .await
+    }
+}
+
+/// What is set in both is that of `other`.
+fn merge(value: &mut Value, other: &Value) {
+    match (value, other) {
+        (Value::Object(keys), Value::Object(others)) => {
+            for (key, other) in others {
+                merge(keys.entry(key).or_insert(Value::Null), other);
+            }
+        }
+        (value, other) => *value = other.clone(),
     }
 }
 

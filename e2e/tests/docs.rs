@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 use vdbi_core::metrics::{Definition, Kind};
 
 /// Every component's metrics.
-const METRICS: [&[Definition]; 7] = [
+const METRICS: [&[Definition]; 10] = [
+    vdbi_core::custody::metrics::ALL,
     vdbi_core::vault::metrics::ALL,
     vdbi_webhook::metrics::ALL,
     vdbi_lifecycle::renewer::metrics::ALL,
@@ -13,6 +14,8 @@ const METRICS: [&[Definition]; 7] = [
     vdbi_lifecycle::rotation::metrics::ALL,
     vdbi_lifecycle::revoker::metrics::ALL,
     vdbi_lifecycle::election::metrics::ALL,
+    vdbi_nri::metrics::ALL,
+    vdbi_nri::stub::metrics::ALL,
 ];
 
 #[test]
@@ -57,7 +60,7 @@ fn every_test_that_the_documentation_names_exists() {
         page.split('`').skip(1).step_by(2).filter(|span| span.matches('_').count() > 1).collect();
     assert!(named.len() > 40, "{} tests are named", named.len());
     let mut sources = Vec::new();
-    for crate_directory in ["vdbi-core", "vdbi-webhook", "vdbi-lifecycle", "e2e"] {
+    for crate_directory in ["vdbi-core", "vdbi-webhook", "vdbi-lifecycle", "vdbi-nri", "e2e"] {
         read_sources(&root.join(crate_directory), &mut sources).unwrap();
     }
     let exists = |name: &&str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));

@@ -153,6 +153,26 @@ pub struct WebhookConfig {
 #[non_exhaustive]
 pub struct NriConfig {
     pub enabled: bool,
+    pub tripwire: bool,
+    pub require_plugin: bool,
+    pub node_name: String,
+    pub socket_path: PathBuf,
+    /// The directory, without the extension that the key may have.
+    pub cache_path: PathBuf,
+    pub plugin_name: String,
+    pub plugin_index: String,
+    pub pod_label: String,
+    pub fetch_timeout: Duration,
+    pub prewarmer: PrewarmerConfig,
+}
+
+/// `nri.prewarmer.*`
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "KEYS has the meaning of each, which the reference in docs/ shows")]
+#[non_exhaustive]
+pub struct PrewarmerConfig {
+    pub enabled: bool,
+    pub max_concurrent: usize,
 }
 
 /// `ledger.*`

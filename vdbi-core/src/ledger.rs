@@ -23,6 +23,13 @@ impl EntryId {
         Self(Uuid::new_v4())
     }
 
+    /// The id of the entry that follows this one, where a pod gets another credential while it lives: the first one's is in the pod's
+    /// annotation, and whoever knows an entry finds those after it. Always the same (version 5, RFC 9562).
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self(Uuid::new_v5(&self.0, b"successor"))
+    }
+
     /// Its 128 bits as a number, the first digit the highest.
     pub fn as_u128(&self) -> u128 {
         self.0.as_u128()
@@ -206,6 +213,15 @@ mod tests {
         let ids = [EntryId::random(), EntryId::random()];
         assert_ne!(ids[0], ids[1]);
         assert!(ids.iter().all(|EntryId(uuid)| uuid.get_version_num() == 4));
+    }
+
+    #[test]
+    fn an_entry_has_one_successor() {
+        let first = EntryId::random();
+        let second = first.successor();
+        assert_eq!(second, first.successor());
+        assert!(second != first && second.successor() != first && second.successor() != second);
+        assert_eq!(second.to_string().parse(), Ok(second));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod annotation;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod custody;
 pub mod health;
 pub mod identity;
 pub mod leadership;
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod placeholder;
 pub mod pod;
 pub mod secret;
+pub mod tripwire;
 
 #[cfg(feature = "admin")]
 pub mod admin;

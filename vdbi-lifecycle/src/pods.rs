@@ -3,7 +3,7 @@
 mod sighting;
 mod watching;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -73,9 +73,16 @@ pub enum Change {
     Restarted,
 }
 
-/// Which ledger entries live pods claim, by namespace.
+/// The live pods, and which ledger entries they claim.
 #[derive(Debug, Default)]
-pub struct Claims(HashMap<String, HashMap<EntryId, Vec<Claimant>>>);
+pub struct Claims(HashMap<String, Claimants>);
+
+/// Those of one namespace.
+#[derive(Debug, Default)]
+struct Claimants {
+    listed: HashMap<EntryId, Vec<Arc<Claimant>>>,
+    by_uid: HashMap<String, Arc<Claimant>>,
+}
 
 /// A pod that claims an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,14 +233,16 @@ impl std::fmt::Debug for Pods {
 }
 
 impl Claims {
-    /// Adds what one pod claims.
+    /// Adds a pod with what it claims.
     pub fn insert(&mut self, pod: &Sighting) {
-        let claims = self.0.entry(pod.namespace().unwrap_or_default()).or_default();
+        let claimant = Arc::new(Claimant::from(pod));
+        let claimants = self.0.entry(pod.namespace().unwrap_or_default()).or_default();
         for id in claimed(pod) {
             // Nearly always there is one.
-            let claimants = claims.entry(id).or_insert_with(|| Vec::with_capacity(1));
-            claimants.push(Claimant::from(pod));
+            let listed = claimants.listed.entry(id).or_insert_with(|| Vec::with_capacity(1));
+            listed.push(claimant.clone());
         }
+        claimants.by_uid.insert(claimant.uid.clone(), claimant);
     }
 
     /// Whether the entry's own pod is among them.
@@ -241,8 +250,8 @@ impl Claims {
         self.holder(id, entry).is_some()
     }
 
-    /// The entry's own pod, if it is among them: in its namespace, and with its name and uid as far as the entry knows them.
-    /// Another pod that lists the id keeps nothing alive.
+    /// The entry's own pod, if it is among them: that with its uid, whatever its annotation says. While the uid is not known, one of its
+    /// namespace that lists the id, and has its name as far as that is known. Another pod that lists the id keeps nothing alive.
     pub fn holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
         self.holders(id, entry).next()
     }
@@ -254,8 +263,12 @@ impl Claims {
     }
 
     fn holders(&self, id: EntryId, entry: &Entry) -> impl Iterator<Item = &Claimant> {
-        let claimants = self.0.get(&entry.pod.namespace).and_then(|claims| claims.get(&id));
-        claimants.into_iter().flatten().filter(|claimant| claimant.may_be(&entry.pod))
+        let claimants = self.0.get(&entry.pod.namespace);
+        let bound = entry.pod.uid.as_ref().and_then(|uid| claimants?.by_uid.get(uid));
+        let listed =
+            claimants.filter(|_| entry.pod.uid.is_none()).and_then(|claimants| claimants.listed.get(&id));
+        let holders = bound.into_iter().chain(listed.into_iter().flatten()).map(|claimant| &**claimant);
+        holders.filter(|claimant| claimant.may_be(&entry.pod))
     }
 }
 

@@ -7,9 +7,11 @@ use std::{
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
-use vdbi_core::secret::Secret;
-
-use crate::placeholder::{PREFIX, Placeholder};
+use vdbi_core::{
+    annotation,
+    placeholder::{PREFIX, Placeholder},
+    secret::Secret,
+};
 
 /// Everything but what RFC 3986 calls unreserved.
 const USERINFO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -18,8 +20,12 @@ const USERINFO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The variable is there twice. NRI replaces the first one only, and the last one counts: the placeholder would stay.
-    #[error("environment variable {key} is set twice and the last one holds a placeholder: set it once")]
+    /// The variable is there twice. NRI replaces the first one only, and the last one counts: the placeholder would stay. So it is where
+    /// the image sets it too.
+    #[error(
+        "environment variable {key} is set twice and the last one holds a placeholder: set it once, and where the image sets it, \
+         have the credential under another name"
+    )]
     Duplicate {
         /// The variable's name.
         key: String,
@@ -49,8 +55,8 @@ pub enum Refusal {
 /// The variables of a container that change, with their new values, in order; those without a placeholder are not among them.
 /// `environment` is what NRI shows of the container: `NAME=value` each, image and pod merged.
 ///
-/// In the user information of a URL (`scheme://user:password@host`) the credential is percent-encoded; everywhere else it is put
-/// in as it is.
+/// In a value that is a URL, and in the user information of one in a longer text (`scheme://user:password@host`), the credential is
+/// percent-encoded; everywhere else it is put in as it is. So the application sees what it sees without placeholders.
 ///
 /// # Errors
 ///
@@ -89,12 +95,13 @@ pub fn substitute<S: AsRef<str>>(
 }
 
 fn filled_in(key: &str, value: &str, secrets: &HashMap<Placeholder, Secret>) -> Result<Secret, Refusal> {
+    let is_url = annotation::is_url(value);
     let mut text = String::new();
     let mut from = 0;
     for (range, placeholder) in Placeholder::find_all(value) {
         let secret = secrets.get(&placeholder).ok_or_else(|| Refusal::Unknown { key: key.to_owned() })?;
         text.push_str(&value[from..range.start]);
-        if in_userinfo(value, &range) {
+        if is_url || in_userinfo(value, &range) {
             text.extend(utf8_percent_encode(secret.expose(), USERINFO));
         } else {
             text.push_str(secret.expose());

@@ -6,12 +6,12 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::task::TaskTracker;
 use vdbi_core::{
     credential::{CredentialRequest, CredentialSource, SourceError},
-    ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
+    custody::{Custody, IssueError, Undelivered},
+    ledger::{EntryId, Ledger, LedgerError, Owner},
     metrics::Registry,
-    placeholder,
+    placeholder::Placeholder,
     pod::{DEFAULT_SERVICE_ACCOUNT, PodRef},
     secret::Secret,
 };
@@ -21,7 +21,6 @@ use crate::{
     policy::{Grant, Injection, MutationPolicy, Plan},
     queue::Queue,
     review::{Answer, Denial, Review, Verdict},
-    undelivered::Undelivered,
 };
 
 /// The share of the API server's patience that an admission uses, so that its denial arrives before the API server gives up.
@@ -32,13 +31,10 @@ const DRY_RUN: &str = "dry-run";
 
 /// Turns reviews into verdicts. Clones share everything.
 pub struct Admission<S, L, P> {
-    source: Arc<S>,
-    ledger: Arc<L>,
+    custody: Custody<S, L>,
     policy: Arc<P>,
-    owner: Owner,
     limits: Limits,
     queue: Arc<Queue>,
-    tracker: TaskTracker,
     metrics: Metrics,
 }
 
@@ -61,15 +57,12 @@ impl Default for Limits {
 
 impl<S, L, P> Clone for Admission<S, L, P> {
     fn clone(&self) -> Self {
-        let Self { source, ledger, policy, owner, limits, queue, tracker, metrics } = self;
+        let Self { custody, policy, limits, queue, metrics } = self;
         Self {
-            source: source.clone(),
-            ledger: ledger.clone(),
+            custody: custody.clone(),
             policy: policy.clone(),
-            owner: owner.clone(),
             limits: *limits,
             queue: queue.clone(),
-            tracker: tracker.clone(),
             metrics: metrics.clone(),
         }
     }
@@ -81,7 +74,7 @@ enum Failure {
     Ledger { database: String, error: LedgerError },
     Deadline(Duration),
     QueueFull,
-    Internal(&'static str),
+    Internal(String),
 }
 
 /// Counts an admission once, also when its future is dropped.
@@ -116,13 +109,10 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
         let metrics = Metrics::new(registry);
         let (in_flight, queued) = (metrics.in_flight.clone(), metrics.queued.clone());
         Self {
-            source: Arc::new(source),
-            ledger: Arc::new(ledger),
+            custody: Custody::new(source, ledger, owner, registry),
             policy: Arc::new(policy),
-            owner,
             limits,
             queue: Arc::new(Queue::new(limits.max_in_flight, limits.max_queued, in_flight, queued)),
-            tracker: TaskTracker::new(),
             metrics,
         }
     }
@@ -149,8 +139,7 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
     /// Waits for the revocations and issues that are still under way after the last answer. Call it once no more reviews
     /// come.
     pub async fn finish(&self) {
-        self.tracker.close();
-        self.tracker.wait().await;
+        self.custody.finish().await;
     }
 
     async fn decide(&self, review: &Review, pod: &Value, deadline: Deadline) -> Answer {
@@ -195,7 +184,7 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
 
     async fn authorize_all(&self, requests: &[CredentialRequest], deadline: Deadline) -> Result<(), Failure> {
         let authorized = try_join_all(requests.iter().map(async |request| {
-            self.source.authorize(request).await.map_err(|error| Failure::source(request, error))
+            self.custody.source().authorize(request).await.map_err(|error| Failure::source(request, error))
         }));
         deadline.bound(authorized).await?.map(drop)
     }
@@ -206,54 +195,36 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
         warnings: &mut Vec<String>,
         deadline: Deadline,
     ) -> Result<Vec<Grant>, Failure> {
-        // Each issue runs in a task of its own to its very end, since a request for a credential that is given up
-        // half-way may leave one that nobody knows. Whoever stops waiting drops the result, which revokes it.
-        let issues = requests.into_iter().map(|request| {
-            let issue = self.tracker.spawn(self.clone().issue(request));
-            async { issue.await.unwrap_or(Err(Failure::Internal("an issuing task ended unexpectedly"))) }
+        let issues = requests.into_iter().map(async |request| {
+            let database = request.database.clone();
+            self.custody
+                .issue(EntryId::random(), request)
+                .await
+                .map_err(|error| Failure::issue(database, error))
         });
-        let undelivered = deadline.bound(try_join_all(issues)).await??;
+        let undelivered: Vec<Undelivered<S>> = deadline.bound(try_join_all(issues)).await??;
         let mut grants = Vec::new();
         for undelivered in undelivered {
-            let id = undelivered.id;
+            let id = undelivered.id();
             let Some(issued) = undelivered.deliver() else { continue };
             warnings.extend(issued.warnings);
             grants.push(Grant { id, username: issued.username, password: issued.password });
         }
         Ok(grants)
     }
-
-    /// Issues one credential and enters it into the ledger, before anybody sees it.
-    async fn issue(self, request: CredentialRequest) -> Result<Undelivered<S>, Failure> {
-        let id = EntryId::random();
-        let issued = self.source.issue(&request).await.map_err(|error| Failure::source(&request, error))?;
-        let entry = Entry {
-            lease: issued.lease.clone(),
-            owner: Some(self.owner),
-            pod: request.pod,
-            database: request.database.clone(),
-            role: request.role,
-            issued_at: Some(Timestamp::now()),
-            ttl: Some(issued.ttl),
-            raw_token: issued.token.clone(),
-        };
-        let undelivered = Undelivered::new(id, issued, self.source, self.tracker, self.metrics.clone());
-        match self.ledger.record(id, &entry).await {
-            Ok(()) => {
-                self.metrics.stored.increment(1);
-                Ok(undelivered)
-            }
-            Err(error) => {
-                self.metrics.store_error.increment(1);
-                Err(Failure::Ledger { database: request.database, error })
-            }
-        }
-    }
 }
 
 impl Failure {
     fn source(request: &CredentialRequest, error: SourceError) -> Self {
         Self::Source { database: request.database.clone(), error }
+    }
+
+    fn issue(database: String, error: IssueError) -> Self {
+        match error {
+            IssueError::Source(error) => Self::Source { database, error },
+            IssueError::Ledger(error) => Self::Ledger { database, error },
+            _ => Self::Internal(error.to_string()),
+        }
     }
 
     fn outcome(&self) -> Outcome {
@@ -294,7 +265,7 @@ impl Failure {
                      what came too late is revoked, so create the pod again"
                 ),
             },
-            Self::Internal(message) => Denial { code: 500, message: (*message).to_owned() },
+            Self::Internal(message) => Denial { code: 500, message: message.clone() },
         }
     }
 }
@@ -327,8 +298,8 @@ fn stand_in() -> Grant {
 }
 
 fn placeholder_pair() -> Grant {
-    let password = Secret::new(placeholder::random());
-    Grant { id: EntryId::random(), username: placeholder::random(), password }
+    let password = Secret::new(Placeholder::random().to_string());
+    Grant { id: EntryId::random(), username: Placeholder::random().to_string(), password }
 }
 
 fn pod_ref(review: &Review, pod: &Value) -> PodRef {

@@ -52,4 +52,3 @@ pub mod testing;
 pub mod tls;
 
 mod queue;
-mod undelivered;

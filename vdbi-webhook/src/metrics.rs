@@ -80,30 +80,6 @@ const CERTIFICATE_LOADS: Definition = Definition {
     help: "Certificates and client authorities that were loaded or found unusable: success, error.",
 };
 
-const STORED: Definition = Definition {
-    name: "vdbi_store_data_count_success",
-    kind: Kind::Counter,
-    unit: None,
-    labels: &[],
-    help: "Ledger entries written.",
-};
-
-const STORE_ERROR: Definition = Definition {
-    name: "vdbi_store_data_count_error",
-    kind: Kind::Counter,
-    unit: None,
-    labels: &[],
-    help: "Ledger entries that could not be written; their credentials were revoked.",
-};
-
-const UNDELIVERED: Definition = Definition {
-    name: "vdbi_undelivered_credentials_total",
-    kind: Kind::Counter,
-    unit: None,
-    labels: &["result"],
-    help: "Credentials that were issued for an admission that then failed, by what became of them: revoked, failed.",
-};
-
 /// Every metric of the webhook.
 pub const ALL: &[Definition] = &[
     MUTATED_SUCCESS,
@@ -112,9 +88,6 @@ pub const ALL: &[Definition] = &[
     ADMISSION_SECONDS,
     IN_FLIGHT,
     QUEUED,
-    STORED,
-    STORE_ERROR,
-    UNDELIVERED,
     CALLERS_VERIFIED,
     CERTIFICATE_EXPIRY,
     CERTIFICATE_LOADS,
@@ -181,10 +154,6 @@ pub(crate) struct Metrics {
     error: Counter,
     pub(crate) in_flight: Gauge,
     pub(crate) queued: Gauge,
-    pub(crate) stored: Counter,
-    pub(crate) store_error: Counter,
-    pub(crate) revoked: Counter,
-    pub(crate) revocation_failed: Counter,
 }
 
 impl Metrics {
@@ -194,10 +163,6 @@ impl Metrics {
             error: registry.counter(&MUTATED_ERROR, &[]),
             in_flight: registry.gauge(&IN_FLIGHT, &[]),
             queued: registry.gauge(&QUEUED, &[]),
-            stored: registry.counter(&STORED, &[]),
-            store_error: registry.counter(&STORE_ERROR, &[]),
-            revoked: registry.counter(&UNDELIVERED, &[("result", "revoked")]),
-            revocation_failed: registry.counter(&UNDELIVERED, &[("result", "failed")]),
             registry: registry.clone(),
         }
     }

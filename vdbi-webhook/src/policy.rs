@@ -18,8 +18,9 @@ mod environment;
 mod mark;
 mod placeholder;
 mod plaintext;
+mod tripwire;
 
-pub use placeholder::Placeholder;
+pub use placeholder::{Placeholder, REQUIRED_PLUGINS};
 pub use plaintext::Plaintext;
 
 /// Decides what an admission does to a pod.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use vdbi_core::{ledger::EntryId, placeholder, secret::Secret};
+use vdbi_core::{ledger::EntryId, placeholder::Placeholder, secret::Secret};
 
 use crate::{
     patch::Patch,
@@ -54,8 +54,8 @@ fn plan(policy: &impl MutationPolicy, pod: &Value, now: Timestamp) -> Plan {
 }
 
 fn grant() -> Grant {
-    let password = Secret::new(placeholder::random());
-    Grant { id: EntryId::random(), username: placeholder::random(), password }
+    let password = Secret::new(Placeholder::random().to_string());
+    Grant { id: EntryId::random(), username: Placeholder::random().to_string(), password }
 }
 
 fn json(patch: &Patch) -> Value {

@@ -49,7 +49,10 @@ fn plaintext_keeps_the_contract() {
 
 #[test]
 fn placeholders_keep_the_contract() {
-    pods().iter().for_each(|pod| mutation_policy(&Placeholder::new("database"), pod));
+    pods().iter().for_each(|pod| {
+        mutation_policy(&Placeholder::new("database").requiring("vdbi"), pod);
+        mutation_policy(&Placeholder::new("database").without_tripwire(), pod);
+    });
 }
 
 /// Adds a container, every time.

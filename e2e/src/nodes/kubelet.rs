@@ -1,4 +1,7 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -7,10 +10,16 @@ use serde_json::json;
 
 use super::{
     START, is_ready,
-    machine::Machine,
     runtime::{self, SOCKET},
 };
-use crate::{installed::Installed, kubernetes::Kubernetes, network, process::Server};
+use crate::{
+    containerd::{Nri, Runtime, Version},
+    installed::Installed,
+    kubernetes::Kubernetes,
+    machine::Machine,
+    network,
+    process::{Program, Server},
+};
 
 /// A node: a machine with a kubelet and containerd.
 #[derive(Debug)]
@@ -18,20 +27,23 @@ pub struct Node {
     name: String,
     // Dropped in this order; the machine takes along what these have started.
     kubelet: Server,
-    _containerd: Server,
-    _machine: Machine,
+    runtime: Runtime,
+    machine: Machine,
+    version: Version,
+    directory: PathBuf,
 }
 
 impl Node {
     pub(super) async fn start(
         kubernetes: &Kubernetes,
+        (version, nri): (Version, &Nri),
         name: &str,
         index: usize,
         image: &Path,
         directory: &Path,
     ) -> Result<Self> {
-        let machine = Machine::start(name, directory).await?;
-        let containerd = runtime::start(&machine, index, image, directory).await?;
+        let machine = Machine::on_disk(name, directory).await?;
+        let runtime = runtime::start(&machine, version, nri, index, image, directory).await?;
         let address = format!("{}.{}", network::NODES, 11 + index);
         let configuration = directory.join("kubelet.json");
         fs::write(&configuration, configuration_at(&address, machine.cgroup()).to_string())?;
@@ -50,7 +62,8 @@ impl Node {
             Ok(())
         };
         kubelet.ready(START, ready).await?;
-        Ok(Self { name: name.to_owned(), kubelet, _containerd: containerd, _machine: machine })
+        let (name, directory) = (name.to_owned(), directory.to_owned());
+        Ok(Self { name, kubelet, runtime, machine, version, directory })
     }
 
     /// Its name.
@@ -62,6 +75,53 @@ impl Node {
     /// Its kubelet: to kill it, for instance, which the containers of its pods survive.
     pub fn kubelet_mut(&mut self) -> &mut Server {
         &mut self.kubelet
+    }
+
+    /// Its containerd.
+    pub fn containerd_mut(&mut self) -> &mut Server {
+        &mut self.runtime.server
+    }
+
+    /// Where NRI plugins register: a path that only the programs of this node see.
+    #[must_use]
+    pub fn nri_socket(&self) -> &Path {
+        &self.runtime.nri_socket
+    }
+
+    /// A program on the node, as a privileged pod has it: it sees the node's own mounts and processes, and ends with the node.
+    #[must_use]
+    pub fn program(&self, path: impl AsRef<Path>) -> Program {
+        self.machine.program(path.as_ref(), &self.directory)
+    }
+
+    /// Kills what a container runs, behind the kubelet's back; `id` is the container's as the pod's status has it.
+    ///
+    /// # Errors
+    ///
+    /// When containerd has no such container.
+    pub async fn kill_container(&self, id: &str) -> Result<()> {
+        let id = id.strip_prefix("containerd://").unwrap_or(id);
+        let client = self.program(Installed::Ctr(self.version).path()?).args([
+            "--address",
+            SOCKET,
+            "--namespace",
+            "k8s.io",
+            "tasks",
+            "kill",
+            "--signal",
+            "SIGKILL",
+            id,
+        ]);
+        let mut client = Server::start("ctr", client, &self.directory).await?;
+        let status = client.wait_exit(START).await?;
+        ensure!(status.success(), "container {id} could not be killed: {}", client.log_tail(3));
+        Ok(())
+    }
+
+    /// The directory of the node, for the files and logs of what the test runs on it; its path is the same there.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 

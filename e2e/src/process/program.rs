@@ -12,6 +12,7 @@ pub struct Program {
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) directory: PathBuf,
     pub(super) user: Option<String>,
+    pub(super) forks: bool,
 }
 
 impl Program {
@@ -25,6 +26,7 @@ impl Program {
             environment: inherited.chain([("HOME".into(), directory.into())]).collect(),
             directory: directory.to_owned(),
             user: None,
+            forks: false,
         }
     }
 
@@ -53,6 +55,13 @@ impl Program {
     #[must_use]
     pub fn user(mut self, name: impl Into<String>) -> Self {
         self.user = Some(name.into());
+        self
+    }
+
+    /// It runs the program that is meant in a process of its own, and waits for that one: what is sent to it is for that one.
+    #[must_use]
+    pub(crate) fn forks(mut self) -> Self {
+        self.forks = true;
         self
     }
 }

@@ -12,6 +12,7 @@ pub(super) fn component(access: &DatabaseAccess, component: Component) -> String
         Component::Injector => injector(access),
         Component::Renewer => renewer(access),
         Component::Revoker => revoker(access),
+        Component::Nri => node_plugin(access),
     };
     format!("path \"auth/token/renew-self\" {{ capabilities = [\"update\"] }}\n{own}")
 }
@@ -32,14 +33,27 @@ path "auth/token/revoke-accessor" {{ capabilities = ["update"] }}
     policy
 }
 
+/// What the webhook needs to issue, and to see whether a credential lives when its container starts again.
+fn node_plugin(access: &DatabaseAccess) -> String {
+    injector(access) + &renewal(access)
+}
+
 fn renewer(access: &DatabaseAccess) -> String {
-    let DatabaseAccess { mount, prefix, engine, .. } = access;
+    let DatabaseAccess { mount, prefix, .. } = access;
     format!(
         r#"
 path "{mount}/metadata/{prefix}/" {{ capabilities = ["list"] }}
 path "{mount}/detailed-metadata/{prefix}/" {{ capabilities = ["list"] }}
 path "{mount}/data/{prefix}/+" {{ capabilities = ["read"] }}
 path "auth/token/renew-accessor" {{ capabilities = ["update"] }}
+"#
+    ) + &renewal(access)
+}
+
+fn renewal(access: &DatabaseAccess) -> String {
+    let DatabaseAccess { engine, .. } = access;
+    format!(
+        r#"
 path "sys/leases/renew" {{
   capabilities = ["update"]
   allowed_parameters = {{ "lease_id" = ["{engine}/creds/*"], "increment" = [] }}

@@ -23,7 +23,7 @@ pub(super) fn objects(access: &DatabaseAccess) -> Vec<Value> {
             "rules": cluster_rules(component),
         }));
         objects.push(cluster_binding(access, &name, &name, &name));
-        if component != Component::Injector {
+        if component.elects() {
             objects.extend(leader_election(access, &name));
         }
     }
@@ -46,6 +46,12 @@ fn cluster_rules(component: Component) -> Value {
         Component::Revoker => {
             json!([identity, { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] }])
         }
+        Component::Nri => json!([
+            identity,
+            { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"] },
+            { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] },
+            { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+        ]),
     }
 }
 

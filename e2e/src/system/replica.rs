@@ -1,13 +1,9 @@
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{
-    binaries::binary,
-    process::{Program, Server},
-    setup::Component,
-};
+use crate::{process::Server, setup::Component};
 
 /// One running process of a release.
 #[derive(Debug)]
@@ -22,23 +18,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub(super) async fn start(
-        component: Component,
-        name: &str,
-        configuration_file: &Path,
-        kubeconfig: &Path,
-        configuration: &Value,
-        directory: &Path,
-    ) -> Result<Self> {
-        let (package, program) = (component.name(), format!("vdbi-{}", component.name()));
-        // Cargo may have to build it, which would stall every other task of this thread.
-        let path = tokio::task::spawn_blocking(move || binary(package, &program)).await??;
-        let program = Program::new(path, directory)
-            .arg("--config")
-            .arg(configuration_file)
-            .env("KUBECONFIG", kubeconfig)
-            .env("POD_NAME", name);
-        let server = Server::start(name, program, directory).await?;
+    pub(super) fn new(component: Component, server: Server, configuration: &Value) -> Result<Self> {
         let address = |key: &str| {
             configuration[key].as_str().map(str::to_owned).with_context(|| format!("{key} is configured"))
         };

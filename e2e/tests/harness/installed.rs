@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::fs;
 
 use anyhow::{Context, Result};
-use e2e::installed::Installed;
+use e2e::{Version, installed::Installed};
 
 #[test]
 fn a_program_is_built_before_it_is_run() -> Result<()> {
@@ -20,6 +20,8 @@ fn a_missing_server_is_reported_with_the_command_that_installs_it() -> Result<()
     let servers = [
         (Installed::KubeApiserver, "kube-apiserver"),
         (Installed::Kubelet, "kubelet"),
+        (Installed::Containerd(Version::V2_2), "containerd"),
+        (Installed::Ctr(Version::V1_7_24), "ctr"),
         (Installed::Runc, "runc"),
         (Installed::OpenBao, "bao"),
     ];
@@ -51,5 +53,23 @@ fn the_environment_wins_over_what_test_env_has_written() -> Result<()> {
     fs::write(&own, "")?;
     let environment = |name: &str| (name == "VDBI_BAO").then(|| OsString::from(&own));
     assert_eq!(Installed::OpenBao.path_in(environment)?, own);
+    Ok(())
+}
+
+#[test]
+fn each_version_of_containerd_has_a_variable_of_its_own() -> Result<()> {
+    let cache = tempfile::tempdir()?;
+    let variables =
+        ["VDBI_CONTAINERD_1_7_24", "VDBI_CONTAINERD_1_7", "VDBI_CONTAINERD", "VDBI_CONTAINERD_2_4"];
+    for variable in variables {
+        let directory = cache.path().join(variable);
+        fs::create_dir(&directory)?;
+        fs::write(directory.join("containerd"), "")?;
+    }
+    let environment = |name: &str| Some(OsString::from(cache.path().join(name)));
+    for (version, variable) in Version::ALL.into_iter().zip(variables) {
+        let expected = cache.path().join(variable).join("containerd");
+        assert_eq!(Installed::Containerd(version).path_in(environment)?, expected);
+    }
     Ok(())
 }

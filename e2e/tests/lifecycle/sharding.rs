@@ -1,10 +1,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    DatabaseAccess, Release,
-    system::{Authentication, Replica},
-};
+use e2e::{DatabaseAccess, Release, system::Replica};
 use serde_json::{Map, json};
 use tokio::time::{Instant, sleep};
 
@@ -21,9 +18,9 @@ async fn three_replicas_share_eight_shards_and_the_others_take_over_from_one_tha
     let ttl = format!("{}s", TTL.as_secs());
     let access = DatabaseAccess { default_ttl: ttl.clone(), token_period: ttl, ..DatabaseAccess::default() };
     let release = Release {
-        authentication: Authentication::Legacy,
         replicas: 3,
         configuration: Map::from_iter([("shards".to_owned(), json!(8))]),
+        ..Release::default()
     };
     let mut scene = Scene::with(access, release).await?;
     let mut logins = Vec::new();

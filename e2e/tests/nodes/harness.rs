@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Cluster,
+    Cluster, Nri, Server, Version,
     network::isolated,
     nodes::{IMAGE, remove_stale_cgroups},
     scene::eventually,
@@ -43,6 +43,11 @@ fn a_pod_serves_at_a_cluster_address_and_nothing_is_left_of_its_node() -> Result
         })
         .await
         .context("no pod answers at the service's address")?;
+
+        let node = cluster.nodes().node("node-1");
+        let look = node.program("/bin/sh").args(["-c", "test -S $0"]).arg(node.nri_socket());
+        let seen = Server::start("look", look, node.directory()).await?.wait_exit(PATIENCE).await?;
+        ensure!(seen.success(), "a program on the node does not see its NRI socket");
 
         let routes = fs::read_to_string("/proc/thread-self/net/route")?;
         let leads_out = |route: &&str| route.split_whitespace().nth(1) == Some("00000000");
@@ -97,7 +102,8 @@ fn helper_that_runs_a_pod_and_waits() -> Result<()> {
 /// A cluster with a pod that serves.
 async fn start(mark: u32) -> Result<Cluster> {
     let started = Instant::now();
-    let cluster = Cluster::builder().nodes(1).start().await?;
+    // The other tests have the runtime that nodes have by default.
+    let cluster = Cluster::builder().nodes(1).containerd(Version::V2_4, Nri::default()).start().await?;
     eprintln!("a whole cluster was ready after {:?}", started.elapsed());
     let pods: Api<Pod> = Api::default_namespaced(cluster.kubernetes().admin());
     let serve = format!("sleep {mark} & while :; do echo served | nc -l -p 8080; done");

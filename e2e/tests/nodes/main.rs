@@ -5,4 +5,5 @@ mod departures;
 mod ends;
 mod gate;
 mod harness;
+mod plugin;
 mod world;

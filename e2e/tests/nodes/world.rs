@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Cluster, DatabaseAccess, Release,
+    Builder, Cluster, DatabaseAccess, Release,
     nodes::IMAGE,
     scene::{Login, PREFIX, Scene, eventually, login},
     system::LABEL,
@@ -28,15 +28,22 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(nodes: usize) -> Result<Self> {
+        Self::with(Cluster::builder().nodes(nodes), Release::default()).await
+    }
+
+    pub(crate) async fn with(cluster: Builder, release: Release) -> Result<Self> {
         let started = Instant::now();
         // So short that many comparisons of the whole ledger happen while a pod takes its time to end.
         let revoker = json!({ "interval": "500ms", "gracePeriod": "3s" });
         let release = Release {
             replicas: 1,
-            configuration: [("revoker".to_owned(), revoker)].into_iter().collect(),
-            ..Release::default()
+            configuration: [("revoker".to_owned(), revoker)]
+                .into_iter()
+                .chain(release.configuration)
+                .collect(),
+            ..release
         };
-        let scene = Scene::over(Cluster::builder().nodes(nodes), DatabaseAccess::default(), release).await?;
+        let scene = Scene::over(cluster, DatabaseAccess::default(), release).await?;
         eprintln!("a release over a whole cluster was ready after {:?}", started.elapsed());
         Ok(Self { scene })
     }

@@ -22,7 +22,7 @@ use vdbi_core::{
 use process::election_settings;
 
 pub use process::Process;
-pub use vault::Vault;
+pub use vault::{Vault, authentication};
 
 /// Wrong command line or configuration.
 const USAGE: u8 = 2;

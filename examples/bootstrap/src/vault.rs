@@ -77,6 +77,17 @@ impl Vault {
     }
 }
 
+/// How pods are authenticated, as configured.
+pub fn authentication(config: &Config, client: kube::Client) -> Authentication<TokenRequestIdentity> {
+    if config.use_projected_sa {
+        let audiences = config.token_request_audiences.clone();
+        let expiration = config.token_request_expiration;
+        Authentication::Projected(TokenRequestIdentity::new(client, audiences, expiration))
+    } else {
+        Authentication::Legacy { token_role: config.token_role.clone() }
+    }
+}
+
 /// A leader's request ends with what its term has left. It has to time out before: one that is dropped with the term tells nobody
 /// that Vault does not answer.
 fn request_timeout(component: Component, config: &Config) -> Duration {

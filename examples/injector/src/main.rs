@@ -8,8 +8,6 @@ use bootstrap::Process;
 use vdbi_core::{
     config::{Component, Config},
     health::Probe,
-    kubernetes::TokenRequestIdentity,
-    vault::Authentication,
 };
 use vdbi_webhook::{
     admit::{Admission, Limits},
@@ -22,12 +20,18 @@ fn main() -> ExitCode {
 }
 
 async fn run(process: &mut Process) -> anyhow::Result<()> {
-    let engine = process.config.default_engine.clone();
-    if process.config.nri.enabled {
-        serve(process, Placeholder::new(engine)).await
-    } else {
-        serve(process, Plaintext::new(engine)).await
+    let (engine, nri) = (process.config.default_engine.clone(), process.config.nri.clone());
+    if !nri.enabled {
+        return serve(process, Plaintext::new(engine)).await;
     }
+    let mut policy = Placeholder::new(engine);
+    if !nri.tripwire {
+        policy = policy.without_tripwire();
+    }
+    if nri.require_plugin {
+        policy = policy.requiring(nri.plugin_name);
+    }
+    serve(process, policy).await
 }
 
 async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Result<()> {
@@ -38,7 +42,7 @@ async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Re
     let kubernetes = process.kubernetes().await?;
     let vault = process.vault()?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
-    let source = vault.source(&config, authentication(&config, kubernetes));
+    let source = vault.source(&config, bootstrap::authentication(&config, kubernetes));
     let limits = Limits {
         deadline: config.admission_timeout,
         max_in_flight: config.webhook.max_in_flight,
@@ -50,16 +54,6 @@ async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Re
     let stop = process.shutdown.clone();
     server.serve(admission, shutdown(&config), stop.cancelled_owned()).await?;
     Ok(())
-}
-
-fn authentication(config: &Config, client: kube::Client) -> Authentication<TokenRequestIdentity> {
-    if config.use_projected_sa {
-        let audiences = config.token_request_audiences.clone();
-        let expiration = config.token_request_expiration;
-        Authentication::Projected(TokenRequestIdentity::new(client, audiences, expiration))
-    } else {
-        Authentication::Legacy { token_role: config.token_role.clone() }
-    }
 }
 
 fn shutdown(config: &Config) -> Shutdown {

@@ -73,7 +73,7 @@ impl Template {
                 let (before, after) = self.text.split_at(place);
                 format!("{before}{}:{}@{after}", encode(user), encode(password))
             }
-            None if authority(&self.text).is_some() => self.replace(&encode(user), &encode(password)),
+            None if is_url(&self.text) => self.replace(&encode(user), &encode(password)),
             None => self.replace(&literal(user), &literal(password)),
         })
     }
@@ -104,6 +104,11 @@ impl Template {
 /// A text as the value of a pod's environment variable, where Kubernetes would replace `$(NAME)` and `$$`.
 pub fn literal(text: &str) -> Cow<'_, str> {
     if text.contains('$') { text.replace('$', "$$").into() } else { text.into() }
+}
+
+/// Whether a connection string is a URL, in which user and password are percent-encoded wherever they are.
+pub fn is_url(text: &str) -> bool {
+    authority(text).is_some()
 }
 
 fn encode(text: &str) -> Cow<'_, str> {

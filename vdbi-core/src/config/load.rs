@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::{
     Component, Config, LeaderElectionConfig, LedgerConfig, LogFormat, LogLevel, MetricsConfig, NriConfig,
-    RenewerConfig, RevokerConfig, RotationConfig, WebhookConfig,
+    PrewarmerConfig, RenewerConfig, RevokerConfig, RotationConfig, WebhookConfig,
     keys::{KEYS, Key, nearest},
     values::Values,
 };
@@ -101,6 +101,7 @@ fn overlay(values: &mut Values, environment: impl IntoIterator<Item = (String, S
             "POD_NAMESPACE" if !values.is_set("leaderElection.leaseNamespace") => {
                 values.set("leaderElection.leaseNamespace", value);
             }
+            "NODE_NAME" if !values.is_set("nri.nodeName") => values.set("nri.nodeName", value),
             _ if !name.starts_with("INJECTOR_") => {}
             _ => match KEYS.iter().find(|key| key.variable() == name) {
                 Some(key) => values.set(key.path, value),
@@ -121,8 +122,10 @@ fn without_effect(values: &Values, component: Component) -> Option<String> {
         .iter()
         .filter(|key| !key.components.contains(&component))
         .map(|key| key.path)
-        // POD_NAMESPACE may have set it, in which case nobody asked for anything.
-        .filter(|path| values.is_set(path) && *path != "leaderElection.leaseNamespace")
+        // The downward API's variables may have set these, in which case nobody asked for anything.
+        .filter(|path| {
+            values.is_set(path) && !["leaderElection.leaseNamespace", "nri.nodeName"].contains(path)
+        })
         .collect();
     (!idle.is_empty()).then(|| {
         format!("these keys are set and have no effect in vdbi-{}: {}", component.name(), idle.join(", "))
@@ -132,11 +135,20 @@ fn without_effect(values: &Values, component: Component) -> Option<String> {
 fn typed(values: &mut Values, component: Component) -> Config {
     mode(values, component);
     for required in ["vaultAddress", "kubeRole", "vaultSecretName", "vaultSecretPrefix"] {
-        values.require(required);
+        let replaced = required == "kubeRole" && component == Component::Nri && values.is_set("kubeRoleNri");
+        if !replaced {
+            values.require(required);
+        }
     }
-    for path in
-        ["vaultAuthPath", "vaultSecretName", "vaultSecretPrefix", "kubeRole", "tokenRole", "defaultEngine"]
-    {
+    for path in [
+        "vaultAuthPath",
+        "vaultSecretName",
+        "vaultSecretPrefix",
+        "kubeRole",
+        "kubeRoleNri",
+        "tokenRole",
+        "defaultEngine",
+    ] {
         vault_path(values, path);
     }
     let address = values.text("vaultAddress");
@@ -150,6 +162,9 @@ fn typed(values: &mut Values, component: Component) -> Config {
     if component == Component::Injector {
         webhook(values, self_managed);
     }
+    if component == Component::Nri {
+        node_plugin(values);
+    }
     if component.elects(self_managed) && values.text("leaderElection.leaseNamespace").is_empty() {
         values
             .problems
@@ -157,7 +172,8 @@ fn typed(values: &mut Values, component: Component) -> Config {
     }
     let use_projected_sa = values.bool("useProjectedSA");
     let token_request_audiences = values.list("tokenRequestAudiences");
-    if use_projected_sa && token_request_audiences.is_empty() && component == Component::Injector {
+    let issues = matches!(component, Component::Injector | Component::Nri);
+    if use_projected_sa && token_request_audiences.is_empty() && issues {
         values.problems.push("tokenRequestAudiences: useProjectedSA needs at least one".to_owned());
     }
     let least_expiration = if use_projected_sa { 600 } else { 0 };
@@ -190,7 +206,10 @@ fn typed(values: &mut Values, component: Component) -> Config {
         vault_ca_cert: values.optional("vaultCaCert").map(PathBuf::from),
         vault_auth_path: values.text("vaultAuthPath"),
         vault_request_timeout: values.positive_duration("vaultRequestTimeout"),
-        kube_role: values.text("kubeRole"),
+        kube_role: match values.optional("kubeRoleNri") {
+            Some(role) if component == Component::Nri => role,
+            _ => values.text("kubeRole"),
+        },
         service_account_token_file: values.text("serviceAccountTokenFile").into(),
         vault_secret_name: values.text("vaultSecretName"),
         vault_secret_prefix: values.text("vaultSecretPrefix"),
@@ -227,7 +246,22 @@ fn typed(values: &mut Values, component: Component) -> Config {
             u64::from(u32::MAX),
         )),
         ledger: LedgerConfig { store_raw_token: values.bool("ledger.storeRawToken") },
-        nri: NriConfig { enabled: values.bool("nri.enabled") },
+        nri: NriConfig {
+            enabled: values.bool("nri.enabled"),
+            tripwire: values.bool("nri.tripwire"),
+            require_plugin: values.bool("nri.requirePlugin"),
+            node_name: values.text("nri.nodeName"),
+            socket_path: values.text("nri.socketPath").into(),
+            cache_path: values.text("nri.cachePath").trim_end_matches(".json").into(),
+            plugin_name: values.text("nri.pluginName"),
+            plugin_index: values.text("nri.pluginIndex"),
+            pod_label: values.text("nri.podLabel"),
+            fetch_timeout: values.positive_duration("nri.fetchTimeout"),
+            prewarmer: PrewarmerConfig {
+                enabled: values.bool("nri.prewarmer.enabled"),
+                max_concurrent: values.number("nri.prewarmer.maxConcurrent", 1, 10_000),
+            },
+        },
 
         injector_label: values.text("injectorLabel"),
         shards: values.number("shards", 1, 64),
@@ -302,6 +336,28 @@ fn webhook(values: &mut Values, self_managed: bool) {
         values
             .problems
             .push(format!("webhook.drainDelay: {delay:?} is not below shutdownGracePeriod ({grace:?})"));
+    }
+}
+
+fn node_plugin(values: &mut Values) {
+    if !values.bool("nri.enabled") {
+        values.problems.push(
+            "nri.enabled: the node plugin has nothing to do without it: set it to true, for the injector too"
+                .to_owned(),
+        );
+    }
+    for required in ["nri.nodeName", "nri.pluginName", "nri.podLabel"] {
+        values.require(required);
+    }
+    let index = values.text("nri.pluginIndex");
+    if index.len() != 2 || !index.bytes().all(|byte| byte.is_ascii_digit()) {
+        values.problems.push(format!("nri.pluginIndex: {index:?} is not two digits, such as \"10\""));
+    }
+    for path in ["nri.socketPath", "nri.cachePath"] {
+        let value = values.text(path);
+        if !Path::new(&value).is_absolute() {
+            values.problems.push(format!("{path}: {value:?} is not an absolute path"));
+        }
     }
 }
 

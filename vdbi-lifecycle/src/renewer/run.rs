@@ -343,8 +343,8 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
             }
             Ok(Err(error)) => {
                 let attempt = Attempt::from(&error);
-                if matches!(attempt, Attempt::Lost) && self.was_revoked(term, id).await {
-                    tracing::debug!(%id, %pod, "the credential of pod {pod} was revoked since the ledger was listed");
+                if matches!(attempt, Attempt::Lost) && self.is_not_missed(term, id, entry).await {
+                    tracing::debug!(%id, %pod, "the credential of pod {pod} was revoked or replaced since the ledger was listed");
                     return (Attempt::NotOurs, Some(false));
                 }
                 self.metrics.failed(id, step, namespace, error.label());
@@ -362,13 +362,21 @@ impl<S: CredentialSource, L: Ledger> Renewer<S, L> {
         }
     }
 
-    /// Whether a credential that is gone has lost its entry too, so that nobody misses it.
-    async fn was_revoked(&self, term: &Term, id: EntryId) -> bool {
+    /// Whether a credential that is gone is missed by nobody: it has lost its entry too, or the node plugin, which alone knows the node
+    /// when it writes an entry, has issued another one.
+    async fn is_not_missed(&self, term: &Term, id: EntryId, entry: &Entry) -> bool {
         let read = async {
             tokio::time::sleep(REVOCATION).await;
             self.ledger.read(id).await
         };
-        matches!(term.wait(read).await, Ok(Ok(None)))
+        match term.wait(read).await {
+            Ok(Ok(None)) => true,
+            Ok(Ok(Some(_))) if entry.pod.node.is_some() => {
+                let successor = term.wait(self.ledger.read(id.successor())).await;
+                matches!(successor, Ok(Ok(Some(Stored { entry: other, .. }))) if other.pod.uid == entry.pod.uid)
+            }
+            _ => false,
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod binding;
 mod endings;
 mod neighbours;
 mod steps;
+mod successors;
 mod watching;
 
 const LABEL: &str = "vault-db-injector";

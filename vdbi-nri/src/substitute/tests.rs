@@ -68,17 +68,25 @@ fn credentials_are_encoded_in_the_user_information_of_a_url() {
 }
 
 #[test]
+fn credentials_are_encoded_wherever_they_are_in_a_value_that_is_a_url() {
+    let (ph, secrets) = one("p@s/s%");
+    for template in
+        ["postgres://db/app?password=PH", "postgres://u:p@PH", "jdbc:postgresql://db/x?user=u&password=PH"]
+    {
+        let value = template.replace("PH", &ph.to_string());
+        assert_eq!(value_of(&value, &secrets), template.replace("PH", "p%40s%2Fs%25"), "{template}");
+    }
+}
+
+#[test]
 fn credentials_are_put_in_as_they_are_everywhere_else() {
     let (ph, secrets) = one("p@s/s%");
     for template in [
         "PH",
         "user:PH@tcp(db:3306)/app",
-        "postgres://db/app?password=PH",
-        "postgres://db/PH@x",
-        "https://docs/ user:PH@host",
-        "postgres://u:p@PH",
+        "see postgres://db/app?password=PH",
+        "see https://docs/ user:PH@host",
         "://PH@db",
-        "postgres://PH/x@y",
     ] {
         let value = template.replace("PH", &ph.to_string());
         assert_eq!(value_of(&value, &secrets), template.replace("PH", "p@s/s%"), "{template}");
@@ -218,5 +226,26 @@ proptest! {
     ) {
         let (ph, secrets) = one(&secret);
         prop_assert_eq!(value_of(&format!("{before}{ph}{after}"), &secrets), format!("{before}{secret}{after}"));
+    }
+
+    #[test]
+    fn both_modes_deliver_the_same_value(
+        template in prop_oneof![
+            Just("postgresql://db:5432/shop?sslmode=require"),
+            Just("jdbc:postgresql://db/shop?user={{user}}&password={{password}}"),
+            Just("{{user}}:{{password}}@tcp(db:3306)/shop"),
+            Just("Driver=X;UID={{user}};PWD={{password}}"),
+        ],
+        user in "[a-z0-9-]{1,20}", password in "[ -~]{1,20}",
+    ) {
+        let template = vdbi_core::annotation::Template::parse(template).unwrap();
+        let (user_ph, mut secrets) = one(&user);
+        let password_ph = Placeholder::random();
+        secrets.insert(password_ph, Secret::new(password.clone()));
+        // What the kubelet makes of the pod's value.
+        let expanded = |value: Secret| value.expose().replace("$$", "$");
+        let placeholders = template.render(&user_ph.to_string(), &Secret::new(password_ph.to_string()));
+        let plaintext = template.render(&user, &Secret::new(password));
+        prop_assert_eq!(value_of(&expanded(placeholders), &secrets), expanded(plaintext));
     }
 }

@@ -207,7 +207,7 @@ fn annotations(pod: &Value) -> BTreeMap<String, String> {
     annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-fn containers(pod: &Value) -> impl Iterator<Item = (&'static str, usize, &Value)> {
+pub(super) fn containers(pod: &Value) -> impl Iterator<Item = (&'static str, usize, &Value)> {
     CONTAINER_LISTS.into_iter().flat_map(|list| {
         let containers = pod["spec"][list].as_array().into_iter().flatten();
         containers.enumerate().map(move |(index, container)| (list, index, container))

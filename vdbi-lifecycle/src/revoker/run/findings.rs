@@ -28,6 +28,9 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pods of one namespace that are looked up one by one, at most; of more, one list of the namespace costs less.
 const FEW: usize = 4;
 
+/// Entries that follow one, at most, that are looked for before the next comparison of the whole ledger.
+const MOST_SUCCESSORS: usize = 16;
+
 /// Why there was no comparison.
 #[derive(Debug, Error)]
 pub(super) enum SweepError {
@@ -69,11 +72,17 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         mut entries: Entries,
     ) -> Result<Findings, SweepError> {
         let ids: HashSet<EntryId> = ended.iter().flat_map(|ended| ended.ids.iter().copied()).collect();
-        let complete = self.read(term, ids.into_iter(), &mut entries).await;
+        let mut complete = self.read(term, ids.iter().copied(), &mut entries).await;
+        let mut successors = HashMap::new();
+        for id in ids {
+            complete &= self.read_successors(term, id, &mut entries, &mut successors).await;
+        }
         // By namespace, and in it by the one pod that can hold the entry, where that is known.
         let mut candidates: BTreeMap<&str, BTreeMap<Holder<'_>, BTreeSet<EntryId>>> = BTreeMap::new();
         for Ended { namespace, claimant, version, ids, .. } in ended {
-            for id in ids {
+            for id in
+                ids.iter().flat_map(|id| std::iter::once(id).chain(successors.get(id).into_iter().flatten()))
+            {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
                 if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
                     let itself = entry.pod.uid.as_ref() == Some(&claimant.uid);
@@ -189,6 +198,36 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 }
                 Err(_over) => complete = false,
             }
+        }
+        complete
+    }
+
+    /// Reads the entries that follow one that the node plugin wrote: a pod of its may have had several. Returns whether all could be
+    /// read.
+    async fn read_successors(
+        &self,
+        term: &Term,
+        id: EntryId,
+        entries: &mut Entries,
+        successors: &mut HashMap<EntryId, Vec<EntryId>>,
+    ) -> bool {
+        let (mut last, mut found) = (id, Vec::new());
+        let complete = loop {
+            if found.len() > MOST_SUCCESSORS
+                || entries.get(&last).is_none_or(|entry| entry.pod.node.is_none())
+            {
+                break true;
+            }
+            last = last.successor();
+            if !self.read(term, std::iter::once(last), entries).await {
+                break false;
+            }
+            if entries.contains_key(&last) {
+                found.push(last);
+            }
+        };
+        if !found.is_empty() {
+            successors.insert(id, found);
         }
         complete
     }

@@ -14,12 +14,12 @@ pub const IMAGE: &str = "vdbi.test/app:1";
 
 const BLOCK: usize = 512;
 
-/// Writes an archive that a container runtime imports.
-pub(super) fn write(directory: &Path) -> Result<PathBuf> {
+/// Writes an archive that a container runtime imports; the image sets these environment variables besides `PATH`.
+pub(crate) fn write(directory: &Path, env: &[(String, String)]) -> Result<PathBuf> {
     let busybox = fs::read(Installed::Busybox.path()?)?;
     let mut layer = Archive::default();
     layer.file("bin/busybox", &busybox)?;
-    for applet in ["dd", "nc", "sh", "sleep"] {
+    for applet in ["dd", "env", "nc", "sh", "sleep"] {
         layer.link(&format!("bin/{applet}"), "busybox")?;
     }
     let layer = layer.end();
@@ -31,10 +31,12 @@ pub(super) fn write(directory: &Path) -> Result<PathBuf> {
         Ok(json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": content.len() }))
     };
     let layers = blob(&layer, "application/vnd.oci.image.layer.v1.tar")?;
+    let env: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let env = [vec!["PATH=/bin".to_owned()], env].concat();
     let configuration = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": { "Entrypoint": ["/bin/busybox", "sleep", "2147483647"], "Env": ["PATH=/bin"] },
+        "config": { "Entrypoint": ["/bin/busybox", "sleep", "2147483647"], "Env": env },
         "rootfs": { "type": "layers", "diff_ids": [layers["digest"]] },
     });
     let configuration =

@@ -7,7 +7,6 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::search_path;
 use crate::process::{Program, Server};
 
 const START: Duration = Duration::from_secs(10);
@@ -22,14 +21,14 @@ const CGROUP_PREFIX: &str = "vdbi-";
 const INIT: &str = "set -e
 mount -t tmpfs -o mode=755 node /run
 mount -t tmpfs -o mode=755 node /var/log
-mount --bind \"$1\" /var/lib
+if [ -n \"$1\" ]; then mount --bind \"$1\" /var/lib; else mount -t tmpfs -o mode=755 node /var/lib; fi
 echo started
 while :; do sleep 3600 & wait $!; done";
 
 /// Mounts and process ids apart from everything else. Its programs, with all that these start and mount, end with its first
 /// process, and that ends with this value or with the test's own process.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     // Only to be dropped.
     _holder: Server,
     init: Pid,
@@ -37,14 +36,23 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) async fn start(name: &str, directory: &Path) -> Result<Self> {
-        // Not in memory: a kubelet measures only what is on a disk.
+    /// With what its programs keep on a disk: a kubelet measures nothing else.
+    pub(crate) async fn on_disk(name: &str, directory: &Path) -> Result<Self> {
         let disk = directory.join("disk");
         fs::create_dir(&disk)?;
+        Self::start(name, directory, Some(&disk)).await
+    }
+
+    /// With what its programs keep in memory, which is faster.
+    pub(crate) async fn in_memory(name: &str, directory: &Path) -> Result<Self> {
+        Self::start(name, directory, None).await
+    }
+
+    async fn start(name: &str, directory: &Path, disk: Option<&Path>) -> Result<Self> {
         let program = Program::new("unshare", directory)
             .args(["--mount", "--propagation=private", "--pid", "--kill-child=SIGKILL", "--mount-proc", "--"])
             .args(["/bin/sh", "-c", INIT, "init"])
-            .arg(&disk);
+            .arg(disk.unwrap_or(Path::new("")));
         let mut holder = Server::start("machine", program, directory).await?;
         holder.logged("started", START).await?;
         let pid = holder.pid();
@@ -61,18 +69,24 @@ impl Machine {
     }
 
     /// The name of its cgroup, in which its containers are.
-    pub(super) fn cgroup(&self) -> &str {
+    pub(crate) fn cgroup(&self) -> &str {
         &self.cgroup
     }
 
-    /// A program in it. Killed, it takes its own process along; asked to end, it does not wait for it.
-    pub(super) fn program(&self, path: &Path, directory: &Path) -> Program {
+    /// A program in it.
+    pub(crate) fn program(&self, path: &Path, directory: &Path) -> Program {
         Program::new("nsenter", directory)
+            .forks()
             .arg(format!("--target={}", self.init.as_raw_nonzero()))
             .args(["--mount", "--pid", "--", "setpriv", "--pdeathsig", "SIGKILL", "--"])
             .arg(path)
             .env("PATH", search_path())
     }
+}
+
+/// The programs of a node and of its network run others, which are in directories that not every `PATH` has.
+pub(crate) fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 impl Drop for Machine {

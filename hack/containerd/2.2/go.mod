@@ -1,9 +1,13 @@
-// Written by ./update; the version of containerd that the tests run against.
-module vdbi.dev/hack/containerd
+// Written by ../update; a version of containerd that the tests run against.
+module vdbi.dev/hack/containerd/2.2
 
 go 1.25.0
 
-require github.com/containerd/containerd/v2 v2.2.9
+tool (
+	github.com/containerd/containerd/v2/cmd/containerd
+	github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	github.com/containerd/containerd/v2/cmd/ctr
+)
 
 require (
 	dario.cat/mergo v1.0.2 // indirect
@@ -20,6 +24,7 @@ require (
 	github.com/containerd/cgroups/v3 v3.1.2 // indirect
 	github.com/containerd/console v1.0.5 // indirect
 	github.com/containerd/containerd/api v1.10.0 // indirect
+	github.com/containerd/containerd/v2 v2.2.9 // indirect
 	github.com/containerd/continuity v0.4.5 // indirect
 	github.com/containerd/errdefs v1.0.0 // indirect
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
