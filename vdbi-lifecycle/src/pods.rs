@@ -3,7 +3,7 @@
 mod sighting;
 mod watching;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -75,16 +75,13 @@ pub enum Change {
 
 /// The live pods, and which ledger entries they claim.
 #[derive(Debug, Default)]
-pub struct Claims(HashMap<String, Namespace>);
+pub struct Claims(HashMap<String, Claimants>);
 
-/// The live pods of one namespace.
+/// Those of one namespace.
 #[derive(Debug, Default)]
-struct Namespace {
-    pods: Vec<Claimant>,
-    /// Places in `pods`, by the entry that is listed; nearly always there is one.
-    listed: HashMap<EntryId, Vec<usize>>,
-    /// Places in `pods`, by uid.
-    bound: HashMap<String, usize>,
+struct Claimants {
+    listed: HashMap<EntryId, Vec<Arc<Claimant>>>,
+    by_uid: HashMap<String, Arc<Claimant>>,
 }
 
 /// A pod that claims an entry.
@@ -238,14 +235,14 @@ impl std::fmt::Debug for Pods {
 impl Claims {
     /// Adds a pod with what it claims.
     pub fn insert(&mut self, pod: &Sighting) {
-        let Namespace { pods, listed, bound } =
-            self.0.entry(pod.namespace().unwrap_or_default()).or_default();
-        let (claimant, place) = (Claimant::from(pod), pods.len());
+        let claimant = Arc::new(Claimant::from(pod));
+        let claimants = self.0.entry(pod.namespace().unwrap_or_default()).or_default();
         for id in claimed(pod) {
-            listed.entry(id).or_insert_with(|| Vec::with_capacity(1)).push(place);
+            // Nearly always there is one.
+            let listed = claimants.listed.entry(id).or_insert_with(|| Vec::with_capacity(1));
+            listed.push(claimant.clone());
         }
-        bound.insert(claimant.uid.clone(), place);
-        pods.push(claimant);
+        claimants.by_uid.insert(claimant.uid.clone(), claimant);
     }
 
     /// Whether the entry's own pod is among them.
@@ -266,15 +263,12 @@ impl Claims {
     }
 
     fn holders(&self, id: EntryId, entry: &Entry) -> impl Iterator<Item = &Claimant> {
-        let namespace = self.0.get(&entry.pod.namespace);
-        let places = match (&entry.pod.uid, namespace) {
-            (Some(uid), Some(namespace)) => namespace.bound.get(uid).map(std::slice::from_ref),
-            (None, Some(namespace)) => namespace.listed.get(&id).map(Vec::as_slice),
-            (_, None) => None,
-        };
-        let pods = namespace.map(|namespace| namespace.pods.as_slice()).unwrap_or_default();
-        let claimants = places.unwrap_or_default().iter().filter_map(|&place| pods.get(place));
-        claimants.filter(|claimant| claimant.may_be(&entry.pod))
+        let claimants = self.0.get(&entry.pod.namespace);
+        let bound = entry.pod.uid.as_ref().and_then(|uid| claimants?.by_uid.get(uid));
+        let listed =
+            claimants.filter(|_| entry.pod.uid.is_none()).and_then(|claimants| claimants.listed.get(&id));
+        let holders = bound.into_iter().chain(listed.into_iter().flatten()).map(|claimant| &**claimant);
+        holders.filter(|claimant| claimant.may_be(&entry.pod))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    iter,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -81,7 +80,8 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         // By namespace, and in it by the one pod that can hold the entry, where that is known.
         let mut candidates: BTreeMap<&str, BTreeMap<Holder<'_>, BTreeSet<EntryId>>> = BTreeMap::new();
         for Ended { namespace, claimant, version, ids, .. } in ended {
-            for id in ids.iter().flat_map(|id| iter::once(id).chain(successors.get(id).into_iter().flatten()))
+            for id in
+                ids.iter().flat_map(|id| std::iter::once(id).chain(successors.get(id).into_iter().flatten()))
             {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
                 if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
