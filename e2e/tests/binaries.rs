@@ -12,7 +12,8 @@ use e2e::{Component, binary};
 use serde_json::Value;
 
 fn run(component: Component, arguments: &[&str]) -> Output {
-    let path = binary(component.name(), &format!("vdbi-{}", component.name())).unwrap();
+    let (package, program) = component.program();
+    let path = binary(package, program).unwrap();
     Command::new(path).args(arguments).env_clear().output().unwrap()
 }
 
@@ -25,7 +26,7 @@ fn every_binary_says_its_name_and_version() {
     for component in Component::ALL {
         let output = run(component, &["--version"]);
         assert!(output.status.success());
-        let expected = format!("vdbi-{} {}\n", component.name(), env!("CARGO_PKG_VERSION"));
+        let expected = format!("{} {}\n", component.program().1, env!("CARGO_PKG_VERSION"));
         assert_eq!(text(&output.stdout), expected);
     }
 }

@@ -56,12 +56,13 @@ async fn a_component_may_do_its_own_work_and_nothing_else() -> Result<()> {
         let jwt = fs::read_to_string(cluster.component_token_file(&access, component).await?)?;
         Ok(root.login("kubernetes", &access.component_role(component), &jwt).await?.0)
     };
-    let (injector, renewer, revoker) = (
+    let (injector, renewer, revoker, plugin) = (
         log_in(Component::Injector).await?,
         log_in(Component::Renewer).await?,
         log_in(Component::Revoker).await?,
+        log_in(Component::Nri).await?,
     );
-    for client in [&injector, &renewer, &revoker] {
+    for client in [&injector, &renewer, &revoker, &plugin] {
         client.write("auth/token/renew-self", &json!({})).await?;
     }
 
@@ -86,6 +87,15 @@ async fn a_component_may_do_its_own_work_and_nothing_else() -> Result<()> {
     renewer.write("auth/token/renew-accessor", &json!({ "accessor": accessor })).await?;
     refused(renewer.write("sys/leases/revoke", &json!({ "lease_id": lease })).await, 403);
     refused(renewer.delete("dbi/metadata/kubernetes/a-uuid").await, 403);
+
+    // The node plugin does what the injector does, and sees whether a credential lives; it lists nothing and removes nothing.
+    plugin.write("sys/leases/renew", &json!({ "lease_id": lease })).await?;
+    plugin.write("auth/token/create/dbi-pod", &json!({ "policies": ["app"] })).await?;
+    refused(plugin.write("sys/leases/renew", &json!({ "lease_id": "auth/kubernetes/login/x" })).await, 403);
+    refused(plugin.write("sys/leases/revoke", &json!({ "lease_id": lease })).await, 403);
+    refused(plugin.read("dbi/data/kubernetes/a-uuid").await, 403);
+    refused(plugin.list("dbi/metadata/kubernetes/").await, 403);
+    refused(plugin.delete("dbi/metadata/kubernetes/a-uuid").await, 403);
 
     assert_eq!(revoker.ledger_keys("dbi", "kubernetes/").await?, ["a-uuid"]);
     assert!(revoker.read("dbi/data/kubernetes/a-uuid").await?.is_some());
@@ -125,18 +135,19 @@ async fn a_component_has_no_more_rights_in_kubernetes_than_it_needs() -> Result<
     let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
     let access = DatabaseAccess::default();
     cluster.configure_database_access(&access).await?;
-    let (injector, renewer, revoker) = (Component::Injector, Component::Renewer, Component::Revoker);
-    let everybody = [injector, renewer, revoker];
+    let everybody @ [injector, renewer, revoker, plugin] = Component::ALL;
     // verb, group/resource/name, namespace (empty: all), who may.
-    let rights: [(&str, &str, &str, &[Component]); 16] = [
-        ("create", "/serviceaccounts/token/", "shop", &[injector]),
+    let rights: [(&str, &str, &str, &[Component]); 18] = [
+        ("create", "/serviceaccounts/token/", "shop", &[injector, plugin]),
         ("get", "/namespaces//kube-system", "", &everybody),
         ("get", "/namespaces//shop", "", &[]),
-        ("list", "/pods//", "", &[renewer, revoker]),
-        ("watch", "/pods//", "", &[revoker]),
+        ("get", "/pods//", "", &[plugin]),
+        ("list", "/pods//", "", &[renewer, revoker, plugin]),
+        ("watch", "/pods//", "", &[revoker, plugin]),
+        ("patch", "/pods//", "shop", &[]),
         ("delete", "/pods//", "shop", &[]),
         ("create", "/pods/eviction/", "shop", &[renewer]),
-        ("create", "events.k8s.io/events//", "shop", &[renewer]),
+        ("create", "events.k8s.io/events//", "shop", &[renewer, plugin]),
         ("create", "/events//", "shop", &[]),
         ("get", "coordination.k8s.io/leases//vdbi", "vdbi-system", &[renewer, revoker]),
         ("create", "coordination.k8s.io/leases//", "vdbi-system", &[renewer, revoker]),
