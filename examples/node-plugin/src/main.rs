@@ -27,16 +27,6 @@ fn main() -> ExitCode {
     bootstrap::run(Component::Nri, run)
 }
 
-#[cfg(not(feature = "doctor"))]
-mod doctor {
-    pub(crate) fn run() -> std::process::ExitCode {
-        eprintln!(
-            "this vdbi-nri-plugin has no doctor: build one with cargo build -p node-plugin --features doctor"
-        );
-        std::process::ExitCode::from(2)
-    }
-}
-
 async fn run(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     let NriConfig { node_name, pod_label, plugin_name, plugin_index, socket_path, .. } = &config.nri;
@@ -77,4 +67,14 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     stub.run(shutdown.cancelled_owned()).await;
     plugin.finish().await;
     Ok(())
+}
+
+#[cfg(not(feature = "doctor"))]
+mod doctor {
+    pub(crate) fn run() -> std::process::ExitCode {
+        eprintln!(
+            "this vdbi-nri-plugin has no doctor: build one with cargo build -p node-plugin --features doctor"
+        );
+        std::process::ExitCode::from(2)
+    }
 }
