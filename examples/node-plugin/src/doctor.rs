@@ -55,9 +55,9 @@ pub(crate) fn run() -> ExitCode {
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     match (count(Severity::Fail), count(Severity::Warn)) {
         (0, 0) => println!("This node is ready."),
-        (0, warnings) => println!("This node is ready; {warnings} to read."),
+        (0, warnings) => println!("This node is ready (warnings: {warnings})."),
         (failures, _) => {
-            println!("This node is not ready: {failures} to repair.");
+            println!("This node is not ready (failures: {failures}).");
             return ExitCode::FAILURE;
         }
     }

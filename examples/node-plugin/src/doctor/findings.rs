@@ -74,8 +74,7 @@ fn of_version(version: &str) -> Vec<Finding> {
     let mut findings = vec![ok("it is new enough")];
     if !runtime.at_least(1, 7, 27) {
         findings.push(warn(
-            "before 1.7.27 it removes no mounts: in place of the tripwire the plugin mounts the real /proc/uptime. It also tells a \
-             plugin everything in one message, which fails beyond 4 MiB (about 2000 containers). Install 1.7.27 or newer when you can",
+            "before 1.7.27 it removes no mounts: in place of the tripwire, the plugin mounts the real /proc/uptime. Nothing to do",
         ));
     }
     findings.push(warn(
