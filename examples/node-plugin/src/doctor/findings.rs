@@ -115,21 +115,25 @@ fn nri(plugins: &[Extension]) -> Finding {
     }
 }
 
-fn nri_socket(facts: &Facts) -> Finding {
-    let socket = &facts.nri_socket;
-    match &facts.nri {
-        Ok(()) => ok(format!("NRI is on: {} accepts connections", socket.display())),
-        Err(Closed::NotASocket) => fail(not_a_socket(socket)),
-        Err(Closed::Unconnected(error)) => {
-            let enable = match (error.kind(), &facts.answers) {
-                (ErrorKind::NotFound | ErrorKind::ConnectionRefused, Answers::Known { .. }) => {
-                    " containerd runs: set `disable = false` and `disable_connections = false` in \
-                     [plugins.\"io.containerd.nri.v1.nri\"] of its configuration, compare `socket_path` there, and start it again"
-                }
-                _ => "",
-            };
-            fail(why_not_connected(error, socket) + enable)
-        }
+fn nri_socket(Facts { nri_socket: socket, nri, answers, .. }: &Facts) -> Finding {
+    let error = match nri {
+        Ok(()) => return ok(format!("NRI is on: {} accepts connections", socket.display())),
+        Err(Closed::NotASocket) => return fail(not_a_socket(socket)),
+        Err(Closed::Unconnected(error)) => error,
+    };
+    let lacks = match error.kind() {
+        ErrorKind::NotFound => "there is no socket",
+        ErrorKind::ConnectionRefused => "nobody listens at",
+        _ => return fail(why_not_connected(error, socket)),
+    };
+    match answers {
+        Answers::Known { .. } => fail(format!(
+            "NRI is off or elsewhere, as containerd runs and {lacks} {}: set `disable = false` (by default only from 2.0 on) and \
+             `disable_connections = false` in [plugins.\"{NRI}.nri\"] of its configuration, compare `socket_path` there, and start it \
+             again",
+            socket.display()
+        )),
+        Answers::Unreachable(_) | Answers::Mute(_) => fail(why_not_connected(error, socket)),
     }
 }
 
