@@ -79,14 +79,14 @@ pub struct Renewed {
 /// - When `issue` fails, nothing of its attempt remains, or what remains dies by itself within one token period.
 /// - `renew` and `renew_token` never shorten a life and never revive what was revoked.
 /// - `revoke` is idempotent: revoking what is gone succeeds. After it returned `Ok` the credential no longer opens a new
-///   session.
+///   session. Its two parts, [`cut_off`](Self::cut_off) and [`clear`](Self::clear), are idempotent too, and both together are as good.
 /// - No error text contains a secret.
 ///
 /// # Assumptions
 ///
 /// - The future of `issue` is driven to its end: dropped half-way it may leave a credential that nobody knows. Run it in an
 ///   owned task and revoke a result that came too late.
-/// - `renew`, `renew_token`, `revoke` and `authorize` may be dropped and called again.
+/// - `renew`, `renew_token`, `revoke`, its parts and `authorize` may be dropped and called again.
 ///
 /// The suite `vdbi_core::testing::credential_source` checks this contract over any implementation.
 #[diagnostic::on_unimplemented(
@@ -146,6 +146,26 @@ pub trait CredentialSource: Send + Sync + 'static {
     ///
     /// Any but [`SourceError::Gone`], which counts as success; the credential may still work then, so call again.
     fn revoke(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// The part of [`revoke`](Self::revoke) that cannot wait: after it returned `Ok` the credential opens no new session.
+    /// [`clear`](Self::clear) has to follow. Of many credentials all are cut off before the first is cleared. By default all of `revoke`.
+    ///
+    /// # Errors
+    ///
+    /// As those of `revoke`.
+    fn cut_off(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send {
+        self.revoke(lease)
+    }
+
+    /// Ends what is left of a credential that is cut off: its token. By default nothing is.
+    ///
+    /// # Errors
+    ///
+    /// As those of `revoke`; what is left may still be there then, so call again.
+    fn clear(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send {
+        let _ = lease;
+        std::future::ready(Ok(()))
+    }
 }
 
 /// What to do about a failure.

@@ -4,7 +4,7 @@
 //! `error`), `message`, `time` (RFC 3339, UTC), and beside them the fields of the event and of the spans around it.
 //! [`LogFormat::Human`] writes for a reader, in colour when that is a terminal.
 //!
-//! The environment variable `RUST_LOG` (`debug`, `vdbi_core=debug,hyper=info`) overrides the configured level. Dependencies
+//! The environment variable `RUST_LOG` (`debug`, `vdbi_core=debug,hyper=info`) overrides the configured level, by target. Dependencies
 //! that say a lot are heard from `warn` on unless it names them.
 
 mod filter;
@@ -14,7 +14,8 @@ use std::io::{self, IsTerminal};
 
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
+    filter::Targets,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -38,12 +39,12 @@ pub fn init_stderr() {
     install(filter::from_env(LogLevel::Info), human(io::stderr, colourful(&io::stderr())));
 }
 
-fn install(filter: EnvFilter, layer: impl Layer<Filtered> + Send + Sync) {
+fn install(filter: Targets, layer: impl Layer<Filtered> + Send + Sync) {
     // An error says that somebody was here before.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }
 
-type Filtered = tracing_subscriber::layer::Layered<EnvFilter, Registry>;
+type Filtered = tracing_subscriber::layer::Layered<Targets, Registry>;
 
 fn human<S, W>(writer: W, colour: bool) -> impl Layer<S> + Send + Sync
 where

@@ -1,16 +1,15 @@
 //! The pods that live now, as the API server lists them: metadata only.
 
+mod sighting;
 mod watching;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, ResourceExt,
-    api::ListParams,
-    core::PartialObjectMeta,
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, VersionMatch},
     runtime::{WatchStreamExt, watcher},
 };
 use vdbi_core::{
@@ -21,11 +20,13 @@ use vdbi_core::{
 
 use crate::shard::Shard;
 
+pub use sighting::Sighting;
+
 /// A pod that has ended has no use for its credentials, though its object remains.
 pub(crate) const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
-/// Objects in one page of a list.
-const PAGE: u32 = 500;
+/// Objects in one page of a list: one page is held in memory as text.
+const PAGE: u32 = 100;
 
 /// Lists and watches pods. Needs the verbs list and watch on pods.
 #[derive(Clone)]
@@ -61,6 +62,10 @@ pub enum Change {
     Ended {
         /// Its namespace.
         namespace: String,
+        /// The pod.
+        claimant: Claimant,
+        /// As of which resourceVersion it has ended.
+        version: Option<String>,
         /// What its annotation listed: a hint, which anybody with edit rights may have changed.
         ids: Vec<EntryId>,
     },
@@ -70,11 +75,13 @@ pub enum Change {
 
 /// The live pods, and which ledger entries they claim.
 #[derive(Debug, Default)]
-pub struct Claims {
-    /// By namespace and entry.
-    listed: HashMap<(String, EntryId), Vec<Claimant>>,
-    /// By uid, with the namespace.
-    pods: HashMap<String, (String, Claimant)>,
+pub struct Claims(HashMap<String, Claimants>);
+
+/// Those of one namespace.
+#[derive(Debug, Default)]
+struct Claimants {
+    listed: HashMap<EntryId, Vec<Arc<Claimant>>>,
+    by_uid: HashMap<String, Arc<Claimant>>,
 }
 
 /// A pod that claims an entry.
@@ -120,25 +127,36 @@ impl Pods {
     ///
     /// The API server's.
     pub async fn claims_in(&self, namespace: &str) -> Result<Claims, kube::Error> {
-        self.claims_of(namespace, None).await
+        self.claims_of(namespace, None, None).await
     }
 
     /// As [`Pods::claims_in`], of the one pod with this name where there is one: the API server looks up nothing else.
     ///
+    /// With `since` as of this resourceVersion or later, which costs the API server less: it need not ask etcd what the latest is. That
+    /// suffices for a pod that was there before and is asked for by its uid: at whatever later time it is absent, it has gone for good.
+    ///
     /// # Errors
     ///
     /// The API server's.
-    pub async fn claims_of(&self, namespace: &str, name: Option<&str>) -> Result<Claims, kube::Error> {
+    pub async fn claims_of(
+        &self,
+        namespace: &str,
+        name: Option<&str>,
+        since: Option<&str>,
+    ) -> Result<Claims, kube::Error> {
         let mut parameters = ListParams::default();
         if self.end.without_label {
             parameters = parameters.labels(&self.label);
+        }
+        if let Some(version) = since {
+            parameters = parameters.at(version).matching(VersionMatch::NotOlderThan);
         }
         self.claims(Api::namespaced(self.client.clone(), namespace), parameters, name).await
     }
 
     async fn claims(
         &self,
-        api: Api<PartialObjectMeta<Pod>>,
+        api: Api<Sighting>,
         parameters: ListParams,
         name: Option<&str>,
     ) -> Result<Claims, kube::Error> {
@@ -167,8 +185,8 @@ impl Pods {
         connected: F,
     ) -> impl Stream<Item = Change> + Send + use<F> {
         let client = watching::reporting(&self.client, connected.clone());
-        let configuration = watcher::Config::default().labels(&self.label).fields(NOT_ENDED);
-        watcher(Api::<PartialObjectMeta<Pod>>::all(client), configuration)
+        let configuration = watcher::Config::default().labels(&self.label).fields(NOT_ENDED).page_size(PAGE);
+        watcher(Api::<Sighting>::all(client), configuration)
             .default_backoff()
             .inspect(move |event| {
                 if event.is_err() {
@@ -178,10 +196,11 @@ impl Pods {
             .filter_map(async |event| match event {
                 Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
-                    Some(Change::Ended { namespace, ids: claimed(&pod) })
+                    let (claimant, version) = (Claimant::from(&pod), pod.resource_version());
+                    Some(Change::Ended { namespace, claimant, version, ids: claimed(&pod) })
                 }
                 // A pod on its way out has no use for what follows.
-                Ok(watcher::Event::Apply(pod)) if pod.metadata.deletion_timestamp.is_none() => {
+                Ok(watcher::Event::Apply(pod)) if pod.meta().deletion_timestamp.is_none() => {
                     let namespace = pod.namespace().unwrap_or_default();
                     let ids = claimed(&pod);
                     Some(Change::Seen { namespace, claimant: Claimant::from(&pod), ids })
@@ -215,12 +234,15 @@ impl std::fmt::Debug for Pods {
 
 impl Claims {
     /// Adds a pod with what it claims.
-    pub fn insert(&mut self, pod: &PartialObjectMeta<Pod>) {
-        let (namespace, claimant) = (pod.namespace().unwrap_or_default(), Claimant::from(pod));
+    pub fn insert(&mut self, pod: &Sighting) {
+        let claimant = Arc::new(Claimant::from(pod));
+        let claimants = self.0.entry(pod.namespace().unwrap_or_default()).or_default();
         for id in claimed(pod) {
-            self.listed.entry((namespace.clone(), id)).or_default().push(claimant.clone());
+            // Nearly always there is one.
+            let listed = claimants.listed.entry(id).or_insert_with(|| Vec::with_capacity(1));
+            listed.push(claimant.clone());
         }
-        self.pods.insert(claimant.uid.clone(), (namespace, claimant));
+        claimants.by_uid.insert(claimant.uid.clone(), claimant);
     }
 
     /// Whether the entry's own pod is among them.
@@ -241,11 +263,12 @@ impl Claims {
     }
 
     fn holders(&self, id: EntryId, entry: &Entry) -> impl Iterator<Item = &Claimant> {
-        let namespace = &entry.pod.namespace;
-        let bound = entry.pod.uid.as_ref().and_then(|uid| self.pods.get(uid));
-        let bound = bound.filter(|(its, _)| its == namespace).map(|(_, claimant)| claimant);
-        let listed = entry.pod.uid.is_none().then(|| self.listed.get(&(namespace.clone(), id))).flatten();
-        bound.into_iter().chain(listed.into_iter().flatten()).filter(|claimant| claimant.may_be(&entry.pod))
+        let claimants = self.0.get(&entry.pod.namespace);
+        let bound = entry.pod.uid.as_ref().and_then(|uid| claimants?.by_uid.get(uid));
+        let listed =
+            claimants.filter(|_| entry.pod.uid.is_none()).and_then(|claimants| claimants.listed.get(&id));
+        let holders = bound.into_iter().chain(listed.into_iter().flatten()).map(|claimant| &**claimant);
+        holders.filter(|claimant| claimant.may_be(&entry.pod))
     }
 }
 
@@ -257,23 +280,23 @@ impl Claimant {
     }
 }
 
-impl From<&PartialObjectMeta<Pod>> for Claimant {
-    fn from(pod: &PartialObjectMeta<Pod>) -> Self {
+impl From<&Sighting> for Claimant {
+    fn from(pod: &Sighting) -> Self {
         Self { name: pod.name_any(), uid: pod.uid().unwrap_or_default() }
     }
 }
 
 impl End {
     /// Whether a pod that is still there should have been gone for too long.
-    fn is_overdue(&self, pod: &PartialObjectMeta<Pod>, now: Timestamp) -> bool {
+    fn is_overdue(&self, pod: &Sighting, now: Timestamp) -> bool {
         let patience = SignedDuration::try_from(self.overdue).unwrap_or(SignedDuration::MAX);
-        let due = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        let due = pod.meta().deletion_timestamp.as_ref().map(|time| time.0);
         due.is_some_and(|due| now.duration_since(due) > patience)
     }
 }
 
 /// The entries that a pod lists. The Go product's node plugin keeps the entry of a pod that lists none under the pod's uid.
-fn claimed(pod: &PartialObjectMeta<Pod>) -> Vec<EntryId> {
+fn claimed(pod: &Sighting) -> Vec<EntryId> {
     match pod.annotations().get(UUID_ANNOTATION) {
         Some(ids) => parse_uuids(ids),
         None => pod.uid().and_then(|uid| uid.parse().ok()).into_iter().collect(),

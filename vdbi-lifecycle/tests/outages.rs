@@ -138,13 +138,13 @@ async fn five_thousand_revocations_leave_a_sick_backend_alone_and_do_not_stamped
     let outage = world.per_second(300, World::revocations).await;
     eprintln!("attempts in each second of the outage: {:?} ..", &outage[..30]);
     let late = outage[60..].iter().max().unwrap();
-    assert!(*late <= 4, "{late} attempts in a second, of a hundredth of the rate and three requests each");
+    assert!(*late <= 11, "{late} attempts in a second, of a hundredth of the rate");
     assert!(outage[30..].iter().all(|count| *count > 0), "recovery is noticed by asking");
 
     world.source.set_available(true);
     let recovery = world.per_second(60, World::revocations).await;
     eprintln!("revocations in each second after it: {recovery:?}");
-    does_not_stampede(&recovery, 4, 334);
+    does_not_stampede(&recovery, 10, 1000);
     assert!(world.source.leases().is_empty(), "{} are left a minute later", world.source.leases().len());
     assert!(world.ledger.entries().is_empty());
 }

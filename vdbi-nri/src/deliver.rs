@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{
@@ -16,6 +17,7 @@ use futures::{
 };
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use vdbi_core::{
     credential::{CredentialSource, SourceError},
@@ -31,6 +33,10 @@ use crate::{
 
 /// Entries that a pod has had, at most: beyond that something else is wrong.
 const MOST_SUCCESSORS: usize = 16;
+
+/// How long a container that starts again waits to hear whether its credential lives: less than it waits for another one, so that a backend
+/// that hangs does not keep it from what it had.
+const CHECK: Duration = Duration::from_millis(500);
 
 /// Fetches credentials and keeps them. Clones share everything.
 pub struct Deliverer<S, L>(Arc<Inner<S, L>>);
@@ -219,7 +225,9 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
             if occasion != Occasion::Restart && fresh && !credential.may_have_ended(Timestamp::now()) {
                 return Ok(Fetched::Kept(credential.clone()));
             }
-            match self.0.custody.source().renew(&credential.lease).await {
+            let renewal = timeout(CHECK, self.0.custody.source().renew(&credential.lease)).await;
+            let silent = |_| Err(SourceError::Unavailable(format!("no answer within {CHECK:?}")));
+            match renewal.unwrap_or_else(silent) {
                 Ok(renewed) => {
                     let seen =
                         Credential { seen_at: Timestamp::now(), ttl: renewed.ttl, ..credential.clone() };

@@ -188,16 +188,20 @@ impl<S: CredentialSource, L: Ledger> NodePlugin<S, L> {
 
     /// Forgets the pods that neither the API server nor the runtime has, once both have told all of theirs.
     fn forget_the_gone(&self) {
-        let running = {
+        let (running, ended): (HashSet<String>, HashSet<String>) = {
             let sandboxes = self.0.sandboxes();
             if !(sandboxes.complete && sandboxes.listed) {
                 return;
             }
-            let running = sandboxes.pods.iter().filter(|(_, present)| !present.sandboxes.is_empty());
-            running.map(|(uid, _)| uid.clone()).collect::<HashSet<String>>()
+            let (running, ended): (Vec<_>, Vec<_>) =
+                sandboxes.pods.iter().partition(|(_, present)| !present.sandboxes.is_empty());
+            let uids =
+                |pods: Vec<(&String, &Present)>| pods.into_iter().map(|(uid, _)| uid.clone()).collect();
+            (uids(running), uids(ended))
         };
         let living: HashSet<String> = self.0.pods.uids().collect();
-        for uid in self.0.deliverer.cached_uids() {
+        let cached = self.0.deliverer.cached_uids();
+        for uid in ended.into_iter().chain(cached) {
             if !living.contains(&uid) && !running.contains(&uid) {
                 self.forget(&uid);
             }

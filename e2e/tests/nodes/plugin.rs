@@ -30,7 +30,7 @@ use crate::world::{PATIENCE, SERVE, World};
 const PLACEHOLDER: &str = "__VDBI_PH_";
 
 /// How long a container is watched that must not run: the kubelet tries several times in it.
-const WATCHED: Duration = Duration::from_secs(15);
+const WATCHED: Duration = Duration::from_secs(12);
 
 const BURST: usize = 50;
 
@@ -52,9 +52,18 @@ async fn over(version: Version) -> Result<()> {
     a_plugin_that_is_killed_in_the_middle(&mut world)
         .await
         .context("a plugin that is killed in the middle")?;
-    a_burst(&world).await.context("a burst")?;
-    ensure!(world.scene.denied_requests()?.is_empty(), "{:?}", world.scene.denied_requests()?);
-    world.scene.nothing_remains(PATIENCE).await
+    if version == Version::V2_4 {
+        a_burst(&world).await.context("a burst")?;
+    }
+    assert_eq!(world.scene.denied_requests()?, [""; 0], "the least privileges suffice");
+    // OpenBao may have made a token for the plugin that was killed meanwhile: nobody has it, and it ends by itself within its period.
+    eventually(PATIENCE, async || {
+        let remains = world.scene.remains().await?;
+        let unused = remains.len() <= 1 && remains.iter().all(|left| left.starts_with("token "));
+        ensure!(unused, "there is still {remains:?}");
+        Ok(())
+    })
+    .await
 }
 
 async fn a_life(world: &World) -> Result<()> {

@@ -27,10 +27,6 @@ pub use vault::{Vault, authentication};
 /// Wrong command line or configuration.
 const USAGE: u8 = 2;
 
-/// A component waits for the network and computes little: tasks that stay on one thread do not wait for another one to wake up, and
-/// each thread has a heap of its own.
-const WORKERS: usize = 1;
-
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true)]
 struct Arguments {
@@ -99,7 +95,9 @@ fn serve(
     config: Config,
     work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    // A component waits for the network and computes little: tasks that stay on one thread do not wait for another one to wake up, and
+    // each thread has a heap of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let grace = config.shutdown_grace_period;
     let outcome = runtime.block_on(async {
         let mut process = Process::start(component, config)?;

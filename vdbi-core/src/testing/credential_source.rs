@@ -59,6 +59,7 @@ pub async fn run(fixture: &impl Fixture) {
     renew_never_shortens(fixture).await;
     a_revoked_credential_opens_no_session(fixture).await;
     revoke_is_idempotent(fixture).await;
+    what_is_cut_off_opens_no_session(fixture).await;
     a_revoked_credential_is_gone(fixture).await;
     dropped_calls_can_be_repeated(fixture).await;
     nothing_shows_a_secret(fixture).await;
@@ -180,6 +181,27 @@ pub async fn revoke_is_idempotent(fixture: &impl Fixture) {
     }
     clause.ok("revoke of what is gone", fixture.source().revoke(&issued.lease).await);
     clause.holds(!fixture.opens_session(&issued).await, "it still opens a session");
+}
+
+/// After `cut_off` returned `Ok` the credential opens no new session, and after `clear` it is as if revoked; both are idempotent.
+pub async fn what_is_cut_off_opens_no_session(fixture: &impl Fixture) {
+    let clause = clause("what_is_cut_off_opens_no_session");
+    let issued = issue(clause, fixture).await;
+    let (source, lease) = (fixture.source(), &issued.lease);
+    clause.ok("cut_off", source.cut_off(lease).await);
+    clause.holds(!fixture.opens_session(&issued).await, "it still opens a session");
+    clause.ok("cut_off of what is cut off", source.cut_off(lease).await);
+    for _ in 0..2 {
+        clause.ok("clear", source.clear(lease).await);
+    }
+    match source.renew_token(lease).await {
+        Ok(None) | Err(SourceError::Gone(_)) => {}
+        Err(error) => {
+            clause.broken(format_args!("the token's error is {}, not gone: {error}", error.label()))
+        }
+        Ok(Some(_)) => clause.broken("its token lives on after clear"),
+    }
+    clause.ok("revoke of what is cut off and cleared", source.revoke(lease).await);
 }
 
 /// `renew` of a revoked credential says that it is gone, and does not revive it; its token is gone too.

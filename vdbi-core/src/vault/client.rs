@@ -115,7 +115,8 @@ impl VaultClient {
         let mut response =
             self.0.http.execute(request).await.map_err(|error| self.unanswered(&error, timeout))?;
         let status = response.status();
-        let mut body = Vec::new();
+        let length = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = Vec::with_capacity(length.unwrap_or_default().min(MAX_BODY));
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unanswered(&error, timeout))? {
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(Failure::Unanswered(format!("Vault's answer has more than {MAX_BODY} bytes")));

@@ -10,7 +10,13 @@ use serde::{
 };
 
 use super::path::Path;
-use crate::{ledger::EntryId, secret::Secret};
+use crate::{
+    ledger::{Entry, EntryId, Stored},
+    secret::Secret,
+};
+
+/// Beside an entry's own fields: the version of the entry that its notes repeat.
+pub(super) const NOTED_VERSION: &str = "EntryVersion";
 
 /// A login with a service account's token, ours or a pod's.
 #[derive(Endpoint)]
@@ -224,11 +230,28 @@ pub(super) struct Details {
     pub(super) key_info: BTreeMap<String, Detail>,
 }
 
-/// What is noted beside one key.
+/// The entry that is noted beside one key, if it is the one that is stored. It is made of the notes while the answer is read: the notes
+/// of all keys together would be several times as large.
 #[derive(Debug, Deserialize)]
-pub(super) struct Detail {
-    pub(super) current_version: u64,
-    pub(super) custom_metadata: Option<BTreeMap<String, Secret>>,
+#[serde(from = "Notes")]
+pub(super) struct Detail(pub(super) Option<Box<Stored>>);
+
+#[derive(Deserialize)]
+struct Notes {
+    current_version: u64,
+    custom_metadata: Option<BTreeMap<String, Secret>>,
+}
+
+impl From<Notes> for Detail {
+    fn from(Notes { current_version, custom_metadata }: Notes) -> Self {
+        let noted = || {
+            let mut notes = custom_metadata?;
+            let version: u64 = notes.remove(NOTED_VERSION)?.expose().parse().ok()?;
+            let entry = Entry::from_fields(notes).ok()?;
+            (version == current_version).then(|| Box::new(Stored { entry, version }))
+        };
+        Self(noted())
+    }
 }
 
 /// Notes something beside a ledger entry that exists; a patch creates no key.

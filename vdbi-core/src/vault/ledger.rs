@@ -1,7 +1,6 @@
 //! The ledger in KV version 2.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -11,7 +10,7 @@ use tracing::warn;
 use super::{
     access::Access,
     client::VaultClient,
-    endpoint::Detail,
+    endpoint::{Detail, NOTED_VERSION},
     kv::{Folder, Written},
     login::Login,
 };
@@ -20,9 +19,6 @@ use crate::{
     ledger::{Entry, EntryId, Ledger, LedgerError, Stored},
     secret::Secret,
 };
-
-/// Beside an entry's own fields: the version of the entry that they repeat.
-const NOTED_VERSION: &str = "EntryVersion";
 
 /// Ledger entries as secrets of a KV engine of version 2, at `<mount>/data/<prefix>/<id>`.
 ///
@@ -71,13 +67,6 @@ impl VaultLedger {
         }
     }
 
-    fn ids<'a>(&self, keys: impl ExactSizeIterator<Item = &'a String>) -> Vec<EntryId> {
-        let count = keys.len();
-        let ids: Vec<EntryId> = keys.filter_map(|key| key.parse().ok()).collect();
-        self.report_strangers(count - ids.len());
-        ids
-    }
-
     /// The fast start is lost, no more.
     fn report_notes(&self, error: &SourceError) {
         if !self.notes_reported.swap(true, Ordering::Relaxed) {
@@ -119,15 +108,21 @@ impl Ledger for VaultLedger {
 
     async fn list(&self) -> Result<Vec<EntryId>, LedgerError> {
         let keys = self.folder.list().await.map_err(error)?;
-        Ok(self.ids(keys.iter()))
+        let ids: Vec<EntryId> = keys.iter().filter_map(|key| key.parse().ok()).collect();
+        self.report_strangers(keys.len() - ids.len());
+        Ok(ids)
     }
 
     async fn survey(&self) -> Result<Vec<(EntryId, Option<Stored>)>, LedgerError> {
         let details = self.folder.details().await;
-        if let Ok(Some(mut details)) = details {
-            let ids = self.ids(details.keys());
-            let mut told = |id: EntryId| details.remove(&id.to_string()).and_then(noted);
-            return Ok(ids.into_iter().map(|id| (id, told(id))).collect());
+        if let Ok(Some(details)) = details {
+            let count = details.len();
+            let entry = |(key, Detail(noted)): (String, Detail)| {
+                Some((key.parse().ok()?, noted.map(|stored| *stored)))
+            };
+            let entries: Vec<(EntryId, Option<Stored>)> = details.into_iter().filter_map(entry).collect();
+            self.report_strangers(count - entries.len());
+            return Ok(entries);
         }
         let ids = self.list().await?;
         match details {
@@ -146,14 +141,6 @@ impl fmt::Debug for VaultLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VaultLedger").field("folder", &self.folder).finish_non_exhaustive()
     }
-}
-
-/// The entry that is noted beside a key, if it is the one that is stored.
-fn noted(Detail { current_version, custom_metadata }: Detail) -> Option<Stored> {
-    let mut notes: BTreeMap<String, Secret> = custom_metadata?;
-    let version: u64 = notes.remove(NOTED_VERSION)?.expose().parse().ok()?;
-    let entry = Entry::from_fields(notes).ok()?;
-    (version == current_version).then_some(Stored { entry, version })
 }
 
 fn error(error: SourceError) -> LedgerError {

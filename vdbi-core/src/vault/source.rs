@@ -216,6 +216,18 @@ impl<I: PodIdentity> VaultSource<I> {
         }
     }
 
+    /// Ends the lease. `false` where this component has no right to.
+    async fn end_lease(&self, lease: &Lease) -> Result<bool, SourceError> {
+        match database::revoke(&self.access, &lease.id).await {
+            Ok(()) => Ok(true),
+            Err(error @ SourceError::Misconfigured(_)) => {
+                self.report_lease_revocation(&error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The token's revocation ends the lease too, only later.
     fn report_lease_revocation(&self, error: &SourceError) {
         if !self.lease_revocation_reported.swap(true, Ordering::Relaxed) {
@@ -259,11 +271,15 @@ impl<I: PodIdentity> CredentialSource for VaultSource<I> {
     }
 
     async fn revoke(&self, lease: &Lease) -> Result<(), SourceError> {
-        match database::revoke(&self.access, &lease.id).await {
-            Ok(()) => {}
-            Err(error @ SourceError::Misconfigured(_)) => self.report_lease_revocation(&error),
-            Err(error) => return Err(error),
-        }
+        self.end_lease(lease).await?;
+        self.clear(lease).await
+    }
+
+    async fn cut_off(&self, lease: &Lease) -> Result<(), SourceError> {
+        if self.end_lease(lease).await? { Ok(()) } else { self.clear(lease).await }
+    }
+
+    async fn clear(&self, lease: &Lease) -> Result<(), SourceError> {
         token::revoke(&self.access, &lease.token).await
     }
 }

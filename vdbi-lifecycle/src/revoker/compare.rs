@@ -112,14 +112,14 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-    use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
+    use kube::core::ObjectMeta;
     use vdbi_core::{
         credential::{Lease, TokenHandle},
         pod::{PodRef, UUID_ANNOTATION},
     };
 
     use super::*;
+    use crate::pods::Sighting;
 
     fn owner(release: &str) -> Owner {
         Owner { cluster: "c".into(), release: release.into() }
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    fn pod(namespace: &str, name: &str, id: EntryId) -> PartialObjectMeta<Pod> {
+    fn pod(namespace: &str, name: &str, id: EntryId) -> Sighting {
         ObjectMeta {
             namespace: Some(namespace.into()),
             name: Some(name.into()),
@@ -150,7 +150,7 @@ mod tests {
             annotations: Some([(UUID_ANNOTATION.to_owned(), id.to_string())].into()),
             ..ObjectMeta::default()
         }
-        .into_request_partial()
+        .into()
     }
 
     fn judge(entry: &Entry, pods: &[(&str, &str)], occasion: Occasion, age: i64) -> Finding {

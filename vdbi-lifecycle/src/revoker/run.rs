@@ -1,7 +1,7 @@
 //! Compares, and revokes what the comparison found, while the term lasts.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -15,7 +15,11 @@ use vdbi_core::{
     metrics::Registry,
 };
 
-use super::{compare::Rules, metrics::Metrics, queue::Queue};
+use super::{
+    compare::Rules,
+    metrics::Metrics,
+    queue::{Queue, Step},
+};
 use crate::{
     budget::{Budget, SLOW},
     pods::{Change, Claimant, Pods},
@@ -32,19 +36,20 @@ use revoke::Unrevoked;
 /// Pause before what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Requests of one revocation: lease, token, entry.
-const REQUESTS: u32 = 3;
+/// Look-ups of pods that were seen to end, at once.
+const CHECKS: usize = 4;
 
-/// Comparisons for pods that were seen to end, at once. Those that end meanwhile are looked at together.
-const CHECKS: usize = 2;
+/// So many that wait for their look-up are looked at together: lists cost less then.
+const MANY: usize = 16;
 
 /// Entries that are bound to their pods at once.
-const BINDINGS: usize = 4;
+const BINDINGS: usize = 2;
 
 /// The requests of one: the entry is read, written and noted.
 const BINDING_REQUESTS: u32 = 3;
 
-/// From the beginning of one to that of the next: nobody waits for it.
+/// From one to the next while there is something to revoke, at least. Otherwise as long as the last one took: nobody waits for it, and
+/// a backend that is busy with something else takes longer.
 const BINDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longer than any term.
@@ -108,6 +113,9 @@ impl<S, L> Clone for Revoker<S, L> {
 #[derive(Clone)]
 struct Ended {
     namespace: String,
+    claimant: Claimant,
+    /// As of which resourceVersion.
+    version: Option<String>,
     ids: Vec<EntryId>,
     /// When it was seen.
     at: Instant,
@@ -124,7 +132,7 @@ struct Work {
     /// Since when each credential in the queue has been known to be without its pod.
     since: HashMap<EntryId, Instant>,
     /// Pods that were seen to end and have not been looked at.
-    ended: Vec<Ended>,
+    ended: VecDeque<Ended>,
     /// When they are looked at again after a failure.
     retry_at: Instant,
     sweep_at: Instant,
@@ -154,9 +162,12 @@ enum Done {
     Bound {
         id: EntryId,
         entry: Option<Arc<Entry>>,
+        took: Duration,
     },
+    /// What came of one step.
     Revoked {
         id: EntryId,
+        step: Step,
         outcome: Result<(), Unrevoked>,
         took: Duration,
     },
@@ -198,7 +209,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             queue: Queue::default(),
             budget: Budget::new(self.settings.rate),
             since: HashMap::new(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             retry_at: now,
             sweep_at: now,
             sweeping: false,
@@ -241,8 +252,10 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// Begins what is due.
     fn begin(&self, work: &mut Work, term: &Term) {
         let now = Instant::now();
-        if !work.ended.is_empty() && work.checking < CHECKS && work.retry_at <= now {
-            let ended = std::mem::take(&mut work.ended);
+        while !work.ended.is_empty() && work.checking < CHECKS && work.retry_at <= now {
+            // Each by itself, so that none waits for another.
+            let together = if work.ended.len() < MANY { 1 } else { work.ended.len() };
+            let ended: Vec<Ended> = work.ended.drain(..together).collect();
             let ids = ended.iter().flat_map(|ended| &ended.ids);
             let known = ids.filter_map(|id| Some((*id, work.entries.get(id)?.clone()))).collect();
             let (revoker, term) = (self.clone(), term.clone());
@@ -263,7 +276,7 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         let at = now - work.started;
         while work.revoking < self.settings.max_in_flight
             && work.budget.ready_at(at) <= at
-            && let Some(id) = work.queue.take_due(at)
+            && let Some((id, step)) = work.queue.take_due(at)
         {
             let Some(entry) = work.entries.get(&id).cloned() else {
                 work.queue.done(id);
@@ -272,10 +285,13 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             let since = work.since.get(&id).copied().unwrap_or(now);
             let (revoker, term) = (self.clone(), term.clone());
             work.revoking += 1;
-            work.budget.spend(at, REQUESTS);
+            work.budget.spend(at, step.requests());
             work.tasks.spawn(async move {
-                let outcome = revoker.revoke(&term, id, &entry, since).await;
-                Done::Revoked { id, outcome, took: now.elapsed() }
+                let outcome = match step {
+                    Step::CutOff => revoker.cut_off(&term, id, &entry, since).await,
+                    Step::Clear => revoker.clear(&term, id, &entry).await,
+                };
+                Done::Revoked { id, step, outcome, took: now.elapsed() }
             });
         }
         if work.binding.len() < BINDINGS
@@ -284,12 +300,11 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             && let Some((id, (namespace, claimant))) = work.unbound.pop_first()
         {
             let (revoker, term) = (self.clone(), term.clone());
-            work.bind_at = now + BINDING_PAUSE;
             work.binding.insert(id);
             work.budget.spend(at, BINDING_REQUESTS);
             work.tasks.spawn(async move {
                 let entry = revoker.bind(&term, id, &namespace, &claimant).await;
-                Done::Bound { id, entry }
+                Done::Bound { id, entry, took: now.elapsed() }
             });
         }
         let (queued, rate) = (work.queue.len(), work.budget.rate());
@@ -333,15 +348,17 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                     }
                 }
             }
-            Done::Bound { id, entry } => {
+            Done::Bound { id, entry, took } => {
                 work.binding.remove(&id);
+                let busy = work.checking > 0 || !work.queue.is_empty();
+                work.bind_at = now + if busy { took.max(BINDING_PAUSE) } else { took };
                 match entry {
                     Some(_) if work.revoked.contains(&id) => {}
                     Some(entry) => drop(work.entries.insert(id, entry)),
                     None => drop(work.unbindable.insert(id)),
                 }
             }
-            Done::Revoked { id, outcome, took } => {
+            Done::Revoked { id, step, outcome, took } => {
                 work.revoking -= 1;
                 let failed = match outcome {
                     Ok(()) | Err(Unrevoked::Refused) => Some(false),
@@ -351,13 +368,15 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
                 if let Some(failed) = failed {
                     work.budget.answered(now - work.started, failed || took > SLOW);
                 }
-                if outcome.is_ok() {
+                if outcome.is_err() {
+                    work.queue.failed(id, now - work.started, rand::random());
+                } else if step == Step::CutOff {
+                    work.queue.cut_off(id, now - work.started);
+                } else {
                     work.queue.done(id);
                     work.since.remove(&id);
                     work.entries.remove(&id);
                     work.revoked.insert(id);
-                } else {
-                    work.queue.failed(id, now - work.started, rand::random());
                 }
             }
         }
@@ -382,9 +401,9 @@ impl Work {
                     }
                 }
             }
-            Change::Ended { namespace, ids } => {
+            Change::Ended { namespace, claimant, version, ids } => {
                 ids.iter().for_each(|id| drop(self.unbound.remove(id)));
-                self.ended.push(Ended { namespace, ids, at: Instant::now() });
+                self.ended.push_back(Ended { namespace, claimant, version, ids, at: Instant::now() });
             }
             // What ended while nobody watched is found by comparing everything.
             Change::Restarted => self.sweep_at = Instant::now(),

@@ -74,18 +74,20 @@ async fn the_successor_of_an_entry_that_another_pod_lists_is_not_revoked_with_th
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_the_node_plugin_has_replaced_is_not_called_lost() {
     let mut world = World::new();
+    let ttl = Duration::from_secs(600);
+    world.source.set_lifetimes(Lifetimes { ttl, ..Lifetimes::default() });
     let id = EntryId::random();
     let pod = world.pod("web", id).await;
-    let first = world.credential_on_the_node(id, &pod, OLD).await;
-    let second = world.credential_on_the_node(id.successor(), &pod, OLD).await;
+    let first = world.credential_on_the_node(id, &pod, Duration::ZERO).await;
+    let second = world.credential_on_the_node(id.successor(), &pod, Duration::ZERO).await;
     world.source.revoke(&first.lease).await.unwrap();
     world.renew();
-    tokio::time::sleep(Duration::from_secs(7200)).await;
+    tokio::time::sleep(2 * ttl).await;
     assert!(world.works(&second), "it is renewed");
     assert_eq!(world.reasons_of_events().await, [""; 0]);
 
     // And one that nobody has replaced is.
     world.source.revoke(&second.lease).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(7200)).await;
+    tokio::time::sleep(2 * ttl).await;
     assert_eq!(world.reasons_of_events().await, [events::LOST]);
 }

@@ -133,6 +133,17 @@ async fn a_restart_while_the_backend_is_down_gets_what_it_had() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_while_the_backend_hangs_gets_what_it_had_in_time() {
+    let node = Node::with(None);
+    let pod = node.pod("web-1").await;
+    let before = node.create(&pod).await.unwrap();
+    let _hung = node.source.hold(SourceOperation::Renew);
+    let asked = tokio::time::Instant::now();
+    assert_eq!(node.create(&pod).await.unwrap().0, before.0);
+    assert_eq!(asked.elapsed(), Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_container_of_the_pod_gets_the_credential_without_a_request() {
     let node = Node::with(None);
     let pod = node.pod("web-1").await;

@@ -197,3 +197,42 @@ fn a_missing_file_is_named() {
     let error = Config::load(Some(Path::new("/no/such.yaml")), [], Component::Renewer).unwrap_err();
     assert!(error.to_string().contains("/no/such.yaml"));
 }
+
+/// What the Go product's file says, with the node plugin on.
+fn go_with_nri() -> String {
+    GO.replace("MODE", "nri").replace("  enabled: false", "  enabled: true")
+}
+
+#[test]
+fn a_file_of_the_go_product_starts_the_node_plugin_on_its_node() {
+    let Loaded { config, .. } = load(&go_with_nri(), &[("NODE_NAME", "node-1")], Component::Nri).unwrap();
+    assert_eq!(config.kube_role, "nri", "kubeRoleNri takes the place of kubeRole");
+    let nri = config.nri;
+    assert_eq!((nri.node_name.as_str(), nri.plugin_index.as_str()), ("node-1", "10"));
+    assert_eq!(nri.cache_path, Path::new("/run/vault-db-injector/nri/cache"));
+    assert_eq!((nri.fetch_timeout, nri.prewarmer.max_concurrent), (Duration::from_millis(1500), 50));
+    assert!(nri.tripwire && !nri.require_plugin);
+}
+
+#[test]
+fn what_the_node_plugin_cannot_work_with_is_refused() {
+    let error = problems(&GO.replace("MODE", "nri"), Component::Nri);
+    assert!(error.contains("nri.enabled: the node plugin has nothing to do"), "{error}");
+    assert!(error.contains("nri.nodeName: it is required"), "{error}");
+    let strange = go_with_nri()
+        .replace("pluginIndex: \"10\"", "pluginIndex: \"7\"")
+        .replace("socketPath: /var/run/nri/nri.sock", "socketPath: nri.sock");
+    let error = problems(&strange, Component::Nri);
+    assert!(error.contains("nri.pluginIndex: \"7\" is not two digits"), "{error}");
+    assert!(error.contains("nri.socketPath: \"nri.sock\" is not an absolute path"), "{error}");
+}
+
+#[test]
+fn the_webhook_is_told_of_tripwire_and_plugin() {
+    let text = go_with_nri()
+        .replace("mode: nri", "mode: all")
+        .replace("nri:\n", "nri:\n  tripwire: false\n  requirePlugin: true\n");
+    let Loaded { config, .. } = load(&text, &[], Component::Injector).unwrap();
+    assert!(config.nri.enabled && !config.nri.tripwire && config.nri.require_plugin);
+    assert_eq!((config.nri.plugin_name.as_str(), config.kube_role.as_str()), ("vault-db-injector", "all-rw"));
+}

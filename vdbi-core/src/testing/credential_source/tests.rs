@@ -94,6 +94,7 @@ enum Flaw {
     RenewalsShorten,
     RevokesLater,
     RevokesOnce,
+    CutsOffLater,
     RevivesWhatIsGone,
     ShowsPasswords,
 }
@@ -156,6 +157,14 @@ impl CredentialSource for Broken {
             _ => self.source.revoke(lease).await,
         }
     }
+
+    async fn cut_off(&self, lease: &Lease) -> Result<(), SourceError> {
+        if self.flaw == Flaw::CutsOffLater { Ok(()) } else { self.revoke(lease).await }
+    }
+
+    async fn clear(&self, lease: &Lease) -> Result<(), SourceError> {
+        self.revoke(lease).await
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,6 +177,7 @@ async fn the_suite_notices_what_is_broken() {
         (Flaw::RenewalsShorten, "renew_never_shortens"),
         (Flaw::RevokesLater, "a_revoked_credential_opens_no_session"),
         (Flaw::RevokesOnce, "revoke_is_idempotent"),
+        (Flaw::CutsOffLater, "what_is_cut_off_opens_no_session"),
         (Flaw::RevivesWhatIsGone, "a_revoked_credential_is_gone"),
         (Flaw::ShowsPasswords, "nothing_shows_a_secret"),
     ];

@@ -25,7 +25,7 @@ use crate::{
 /// How long a list of pods may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pods that are looked up one by one when they are seen to end together, at most.
+/// Pods of one namespace that are looked up one by one, at most; of more, one list of the namespace costs less.
 const FEW: usize = 4;
 
 /// Entries that follow one, at most, that are looked for before the next comparison of the whole ledger.
@@ -55,6 +55,14 @@ pub(super) struct Findings {
     pub(super) complete: bool,
 }
 
+/// The one pod that can hold an entry, as far as it is known.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Holder<'a> {
+    name: Option<&'a str>,
+    /// Where it is the very pod that has ended: as of which resourceVersion.
+    since: Option<&'a str>,
+}
+
 impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
     /// Looks at the entries of pods that were seen to end.
     pub(super) async fn check(
@@ -69,24 +77,30 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         for id in ids {
             complete &= self.read_successors(term, id, &mut entries, &mut successors).await;
         }
-        let mut candidates: BTreeMap<(&str, Option<&str>), BTreeSet<EntryId>> = BTreeMap::new();
-        for Ended { namespace, ids, .. } in ended {
+        // By namespace, and in it by the one pod that can hold the entry, where that is known.
+        let mut candidates: BTreeMap<&str, BTreeMap<Holder<'_>, BTreeSet<EntryId>>> = BTreeMap::new();
+        for Ended { namespace, claimant, version, ids, .. } in ended {
             for id in
                 ids.iter().flat_map(|id| std::iter::once(id).chain(successors.get(id).into_iter().flatten()))
             {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
                 if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
-                    // Only the pod to which it is bound can hold it; of many, one list of the namespace costs less.
-                    let bound = entry.pod.uid.as_ref().and(entry.pod.name.as_deref());
-                    let name = bound.filter(|_| ended.len() <= FEW);
-                    candidates.entry((namespace, name)).or_default().insert(*id);
+                    let itself = entry.pod.uid.as_ref() == Some(&claimant.uid);
+                    let since = version.as_deref().filter(|_| itself);
+                    let holder = Holder { name: entry.pod.name.as_deref(), since };
+                    candidates.entry(namespace).or_default().entry(holder).or_default().insert(*id);
                 }
             }
         }
         let mut gone = Vec::new();
-        for ((namespace, name), ids) in candidates {
-            let claims = self.list(term, self.pods.claims_of(namespace, name)).await?;
-            gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
+        for (namespace, mut holders) in candidates {
+            if holders.len() > FEW || holders.keys().any(|holder| holder.name.is_none()) {
+                holders = [(Holder::default(), holders.into_values().flatten().collect())].into();
+            }
+            for (Holder { name, since }, ids) in holders {
+                let claims = self.list(term, self.pods.claims_of(namespace, name, since)).await?;
+                gone.extend(self.judge(ids, &entries, &claims, Occasion::PodEnded));
+            }
         }
         Ok(Findings { entries, gone, unbound: Vec::new(), complete })
     }

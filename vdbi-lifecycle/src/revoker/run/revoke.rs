@@ -1,9 +1,9 @@
-//! Revokes one credential.
+//! Revokes one credential, in two steps.
 
 use tokio::time::Instant;
 use vdbi_core::{
     credential::{CredentialSource, SourceError},
-    leadership::Term,
+    leadership::{Term, TermOver},
     ledger::{Entry, EntryId, Ledger, LedgerError},
 };
 
@@ -27,28 +27,24 @@ impl Unrevoked {
 }
 
 impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
-    /// The entry goes last, so that whatever fails is found again.
-    pub(super) async fn revoke(
+    /// The credential first, so that no pod's waits for what is left of another's.
+    pub(super) async fn cut_off(
         &self,
         term: &Term,
         id: EntryId,
         entry: &Entry,
         since: Instant,
     ) -> Result<(), Unrevoked> {
+        self.of_source(id, entry, term, term.run(self.source.cut_off(&entry.lease)).await)?;
+        self.metrics.duration.record(since.elapsed());
+        Ok(())
+    }
+
+    /// The entry goes last, so that whatever fails is found again.
+    pub(super) async fn clear(&self, term: &Term, id: EntryId, entry: &Entry) -> Result<(), Unrevoked> {
         let (pod, namespace) = (&entry.pod, &entry.pod.namespace);
-        match term.run(self.source.revoke(&entry.lease)).await {
-            Ok(Ok(())) => {
-                self.metrics.revoked(namespace, true);
-                self.metrics.duration.record(since.elapsed());
-            }
-            Ok(Err(error)) => {
-                self.metrics.revoked(namespace, false);
-                tracing::warn!(%id, %pod, %error, "could not revoke the credential of pod {pod}: {error}");
-                let unavailable = matches!(error, SourceError::Unavailable(_));
-                return Err(if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused });
-            }
-            Err(_over) => return Err(Unrevoked::in_time(term)),
-        }
+        self.of_source(id, entry, term, term.run(self.source.clear(&entry.lease)).await)?;
+        self.metrics.revoked(namespace, true);
         match term.run(self.ledger.forget(id)).await {
             Ok(Ok(())) => self.metrics.forgotten(namespace, true),
             Ok(Err(error)) => {
@@ -64,5 +60,23 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
             "revoked the credential of pod {pod} for database {}", entry.database
         );
         Ok(())
+    }
+
+    /// What an answer of the source means.
+    fn of_source(
+        &self,
+        id: EntryId,
+        entry: &Entry,
+        term: &Term,
+        answer: Result<Result<(), SourceError>, TermOver>,
+    ) -> Result<(), Unrevoked> {
+        let Ok(outcome) = answer else { return Err(Unrevoked::in_time(term)) };
+        outcome.map_err(|error| {
+            let pod = &entry.pod;
+            self.metrics.revoked(&pod.namespace, false);
+            tracing::warn!(%id, %pod, %error, "could not revoke the credential of pod {pod}: {error}");
+            let unavailable = matches!(error, SourceError::Unavailable(_));
+            if unavailable { Unrevoked::Unavailable } else { Unrevoked::Refused }
+        })
     }
 }
