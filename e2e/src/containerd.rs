@@ -64,6 +64,8 @@ impl Version {
 /// How containerd treats NRI plugins.
 #[derive(Debug, Clone)]
 pub struct Nri {
+    /// Turns it off (`disable = true`): there is no socket then.
+    pub disabled: bool,
     /// How long a plugin may take from its connection to its registration.
     pub registration_timeout: Duration,
     /// How long a plugin may take for one request.
@@ -77,6 +79,7 @@ impl Default for Nri {
     /// With containerd's own timeouts, and without the validator.
     fn default() -> Self {
         Self {
+            disabled: false,
             registration_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(2),
             default_validator: None,

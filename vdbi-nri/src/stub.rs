@@ -58,7 +58,7 @@ pub use container::{Container, ContainerState, Mount, Pod};
 pub use injector::{ContainerInjector, Creation, Refused};
 pub use runtime::Runtime;
 pub use settings::{InvalidSettings, Settings};
-pub use status::Status;
+pub use status::{Status, why_not_connected};
 
 use backoff::Backoff;
 use metrics::Metrics;
@@ -168,7 +168,7 @@ impl<I: ContainerInjector> Stub<I> {
             connected = connect => connected,
         };
         match connected {
-            Err(error) => End::Lost(status::why_not_connected(&error, &settings.socket)),
+            Err(error) => End::Lost(why_not_connected(&error, &settings.socket)),
             Ok(io) => {
                 status.send_replace(Status::Connected);
                 let session = Session::new(io, injector.clone(), metrics.clone(), settings, leniency);

@@ -102,10 +102,10 @@ disabled_plugins = [
     }
 
     fn nri(&self) -> Result<String> {
-        let Nri { registration_timeout, request_timeout, default_validator } = self.nri;
+        let Nri { disabled, registration_timeout, request_timeout, default_validator } = self.nri;
         let mut text = format!(
             r#"[plugins.'io.containerd.nri.v1.nri']
-  disable = false
+  disable = {disabled}
   disable_connections = false
   plugin_config_path = "/var/lib/nri/conf.d"
   plugin_path = "/var/lib/nri/plugins"

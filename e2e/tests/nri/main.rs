@@ -1,6 +1,7 @@
 //! containerd in each of the versions that the node plugin supports, driven as a kubelet drives it. It takes root.
 
 mod credentials;
+mod doctor;
 mod harness;
 mod node;
 mod plugin;

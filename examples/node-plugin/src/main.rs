@@ -17,7 +17,13 @@ use vdbi_nri::{
     stub::{self, Stub},
 };
 
+#[cfg(feature = "doctor")]
+mod doctor;
+
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "doctor") {
+        return doctor::run();
+    }
     bootstrap::run(Component::Nri, run)
 }
 
@@ -61,4 +67,14 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     stub.run(shutdown.cancelled_owned()).await;
     plugin.finish().await;
     Ok(())
+}
+
+#[cfg(not(feature = "doctor"))]
+mod doctor {
+    pub(crate) fn run() -> std::process::ExitCode {
+        eprintln!(
+            "this vdbi-nri-plugin has no doctor: build one with cargo build -p node-plugin --features doctor"
+        );
+        std::process::ExitCode::from(2)
+    }
 }

@@ -40,8 +40,8 @@ impl Status {
     }
 }
 
-/// Why there is no connection, and what to do.
-pub(super) fn why_not_connected(error: &io::Error, socket: &Path) -> String {
+/// Why there is no connection to containerd's NRI socket, and what to do: for people.
+pub fn why_not_connected(error: &io::Error, socket: &Path) -> String {
     let socket = socket.display();
     match error.kind() {
         io::ErrorKind::NotFound => format!(

@@ -28,6 +28,8 @@ use vdbi_nri::{
 };
 
 mod caching;
+#[cfg(feature = "testing")]
+mod contract;
 mod fetching;
 mod prewarming;
 mod refusing;
