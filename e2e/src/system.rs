@@ -22,6 +22,9 @@ use crate::{
 /// The label that selects pods, as the chart sets it by default.
 pub const LABEL: &str = "vault-db-injector";
 
+/// What a component logs first.
+const STARTED: &str = " started\"";
+
 /// How long a replica may take to become ready.
 const START: Duration = Duration::from_secs(20);
 
@@ -156,7 +159,9 @@ impl System {
             };
             let program =
                 program.arg("--config").arg(&file).env("KUBECONFIG", &kubeconfig).env("POD_NAME", &name);
-            let server = Server::start(&name, program, directory).await?;
+            let mut server = Server::start(&name, program, directory).await?;
+            // It says so once it has its ports: what answers there before may be another process, which had them first.
+            server.logged(STARTED, START).await?;
             let mut replica = Replica::new(component, server, &configuration)?;
             replica.ready(START).await?;
             Ok(replica)
