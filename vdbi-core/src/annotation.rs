@@ -23,7 +23,7 @@ use crate::{
 
 mod template;
 
-pub use template::{Template, TemplateError, is_url, literal};
+pub use template::{Template, TemplateError, encode, is_url, literal};
 
 /// Ids beyond this many in one annotation are not looked at: a pod has a handful of databases, and an annotation of the
 /// largest size could name thousands of entries to keep the revoker busy.

@@ -254,11 +254,9 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
                 }
             }
         }
-        let issued = self.issue(id, wanted).await;
-        let database = || wanted.request.database.clone();
-        match issued {
+        match self.issue(id, wanted).await {
             Ok(undelivered) => Ok(Fetched::Issued(Box::new(undelivered), wanted.clone())),
-            Err(error) => Err(DeliverError::Issue { database: database(), error }),
+            Err(error) => Err(DeliverError::Issue { database: wanted.request.database.clone(), error }),
         }
     }
 

@@ -5,16 +5,12 @@ use std::{
     ops::Range,
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use thiserror::Error;
 use vdbi_core::{
     annotation,
     placeholder::{PREFIX, Placeholder},
     secret::Secret,
 };
-
-/// Everything but what RFC 3986 calls unreserved.
-const USERINFO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why a container is not to be created. The text reaches the pod's events: it names the variable and no value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -102,7 +98,7 @@ fn filled_in(key: &str, value: &str, secrets: &HashMap<Placeholder, Secret>) -> 
         let secret = secrets.get(&placeholder).ok_or_else(|| Refusal::Unknown { key: key.to_owned() })?;
         text.push_str(&value[from..range.start]);
         if is_url || in_userinfo(value, &range) {
-            text.extend(utf8_percent_encode(secret.expose(), USERINFO));
+            text.push_str(&annotation::encode(secret.expose()));
         } else {
             text.push_str(secret.expose());
         }

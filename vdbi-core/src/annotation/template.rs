@@ -111,7 +111,8 @@ pub fn is_url(text: &str) -> bool {
     authority(text).is_some()
 }
 
-fn encode(text: &str) -> Cow<'_, str> {
+/// A user or a password as a part of a URL.
+pub fn encode(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, RESERVED).into()
 }
 
