@@ -14,6 +14,11 @@ const IO: [&str; 7] = ["kube", "vaultrs", "reqwest", "axum", "hyper", "rustls", 
 /// The one example that others are built from.
 const SHARED_EXAMPLE: &str = "examples/bootstrap";
 
+/// The program of all components, built from their examples.
+const ALL_IN_ONE: &str = "examples/vdbi";
+const COMPONENTS: [&str; 4] =
+    ["examples/injector", "examples/node-plugin", "examples/renewer", "examples/revoker"];
+
 /// A crate of the workspace, by the directories of its manifest and of those that it depends on, for whatever purpose.
 struct Crate {
     directory: String,
@@ -41,7 +46,7 @@ impl Layer {
     }
 }
 
-/// A crate depends on lower layers only; `examples/bootstrap` is there for the other examples.
+/// A crate depends on lower layers only; `examples/bootstrap` is there for the other examples, and the components' for `examples/vdbi`.
 fn wrong_arrows(crates: &[Crate]) -> Vec<String> {
     let mut wrong = Vec::new();
     for Crate { directory, dependencies } in crates {
@@ -53,7 +58,8 @@ fn wrong_arrows(crates: &[Crate]) -> Vec<String> {
             let shared = dependency == SHARED_EXAMPLE
                 && directory != SHARED_EXAMPLE
                 && directory.starts_with("examples/");
-            shared || Layer::of(dependency).is_some_and(|below| below < layer)
+            let united = directory == ALL_IN_ONE && COMPONENTS.contains(&dependency);
+            shared || united || Layer::of(dependency).is_some_and(|below| below < layer)
         };
         let refused = dependencies.iter().filter(|dependency| !allowed(dependency));
         wrong.extend(refused.map(|dependency| format!("{directory} must not depend on {dependency}")));
@@ -203,6 +209,14 @@ mod rules {
         assert_eq!(arrow("examples/bootstrap", "examples/bootstrap").len(), 1);
         assert_eq!(arrow("examples/bootstrap", "examples/injector").len(), 1);
         assert_eq!(arrow("examples/injector", "examples/renewer").len(), 1);
+    }
+
+    #[test]
+    fn only_the_program_of_all_components_is_built_from_them() {
+        assert_eq!(arrow("examples/vdbi", "examples/revoker"), [""; 0]);
+        assert_eq!(arrow("examples/vdbi", "examples/quickstart").len(), 1);
+        assert_eq!(arrow("examples/quickstart", "examples/vdbi").len(), 1);
+        assert_eq!(arrow("benches", "examples/vdbi").len(), 1);
     }
 
     #[test]

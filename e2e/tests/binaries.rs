@@ -32,6 +32,26 @@ fn every_binary_says_its_name_and_version() {
 }
 
 #[test]
+fn one_program_is_every_component_by_its_argument_and_by_its_name() {
+    let vdbi = binary("vdbi", "vdbi").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let unknown = Command::new(&vdbi).arg("renewr").env_clear().output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    for component in Component::ALL {
+        let name = component.program().1;
+        let argument = name.trim_start_matches("vdbi-");
+        assert!(text(&unknown.stderr).contains(&format!("  {argument} ")), "{unknown:?}");
+        let link = directory.path().join(name);
+        std::os::unix::fs::symlink(&vdbi, &link).unwrap();
+        let by_argument = Command::new(&vdbi).args([argument, "--version"]).env_clear().output().unwrap();
+        let by_name = Command::new(&link).arg("--version").env_clear().output().unwrap();
+        for output in [by_argument, by_name] {
+            assert_eq!(text(&output.stdout), format!("{name} {}\n", env!("CARGO_PKG_VERSION")), "{output:?}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_command_line_or_configuration_ends_with_2_and_says_what_to_change() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.yaml");

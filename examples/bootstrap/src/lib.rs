@@ -36,8 +36,13 @@ struct Arguments {
 }
 
 /// Runs a component until SIGTERM or SIGINT. A second signal, or the end of `shutdownGracePeriod`, ends the process at once.
-pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>) -> ExitCode {
-    let Arguments { config } = match Arguments::parse_as(component) {
+/// The first of `arguments` is the program's name.
+pub fn run(
+    component: Component,
+    arguments: impl IntoIterator<Item = String>,
+    work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>,
+) -> ExitCode {
+    let Arguments { config } = match Arguments::parse_as(component, arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Nothing is left to report a failing terminal to.
@@ -74,7 +79,10 @@ pub fn run(component: Component, work: impl AsyncFnOnce(&mut Process) -> anyhow:
 }
 
 impl Arguments {
-    fn parse_as(component: Component) -> Result<Self, clap::Error> {
+    fn parse_as(
+        component: Component,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<Self, clap::Error> {
         let name = match component {
             Component::Injector => "vdbi-injector",
             Component::Renewer => "vdbi-renewer",
@@ -82,7 +90,7 @@ impl Arguments {
             Component::Nri => "vdbi-nri-plugin",
         };
         // The Go product writes `-config`.
-        let arguments = std::env::args().map(|argument| match argument.strip_prefix("-config") {
+        let arguments = arguments.into_iter().map(|argument| match argument.strip_prefix("-config") {
             Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
             _ => argument,
         });

@@ -27,9 +27,9 @@ struct Arguments {
 }
 
 /// Looks, and prints a line for each finding.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(arguments: Vec<String>) -> ExitCode {
     // After the program's name and `doctor`.
-    let arguments = ["vdbi-nri-plugin doctor".into()].into_iter().chain(std::env::args_os().skip(2));
+    let arguments = ["vdbi-nri-plugin doctor".to_owned()].into_iter().chain(arguments.into_iter().skip(2));
     let command = Arguments::command().name("vdbi-nri-plugin doctor");
     let matches = command.try_get_matches_from(arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {

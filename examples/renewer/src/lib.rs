@@ -1,0 +1,50 @@
+//! vdbi-renewer: keeps the credentials of living pods alive. Replicas elect a leader for each shard.
+
+use std::process::ExitCode;
+
+use bootstrap::Process;
+use vdbi_core::{config::Component, health::Probe};
+use vdbi_lifecycle::{
+    events::PodEvents,
+    pods::Pods,
+    renewer::{Renewer, Settings},
+    rotation::{self, Rotation},
+};
+
+/// Runs the component; the first of `arguments` is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    bootstrap::run(Component::Renewer, arguments, run)
+}
+
+async fn run(process: &mut Process) -> anyhow::Result<()> {
+    let config = process.config.clone();
+    // Not ready before the election is.
+    process.health.register("leader-election", Probe::Ready);
+    let kubernetes = process.kubernetes().await?;
+    let vault = process.vault()?;
+    let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
+    let settings = Settings {
+        owner,
+        renew_at: config.renewer.renew_at,
+        scan_interval: config.sync_ttl_second,
+        rate: config.vault_rate_limit,
+        max_in_flight: config.renewer.max_in_flight,
+        per_pod_metrics: config.metrics.per_pod,
+    };
+    let pods = Pods::new(kubernetes.clone(), &config.injector_label);
+    let events = PodEvents::new(kubernetes, pods, "vdbi-renewer");
+    let mut renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)
+        .with_events(events.clone());
+    if config.rotation.enabled {
+        let settings = rotation::Settings {
+            label: config.injector_label.clone(),
+            max_in_flight: config.rotation.max_in_flight,
+        };
+        let client = process.kubernetes_without_retries().await?;
+        renewer = renewer.with_rotation(Rotation::new(client, events, settings, &process.registry));
+    }
+    let elections = process.elections().await?;
+    let work = move |shard, term| renewer.clone().for_shard(shard).run(term);
+    elections.run(work, process.shutdown.clone()).await?;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! vdbi-revoker: revokes the credentials of pods that are done. Replicas elect a leader for each shard.
+
+use std::process::ExitCode;
+
+use bootstrap::Process;
+use vdbi_core::{config::Component, health::Probe};
+use vdbi_lifecycle::{
+    pods::{End, Pods},
+    revoker::{Revoker, Settings, compare::Rules},
+};
+
+/// Runs the component; the first of `arguments` is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    bootstrap::run(Component::Revoker, arguments, run)
+}
+
+async fn run(process: &mut Process) -> anyhow::Result<()> {
+    let config = process.config.clone();
+    // Not ready before the election is.
+    process.health.register("leader-election", Probe::Ready);
+    let kubernetes = process.kubernetes().await?;
+    let vault = process.vault()?;
+    let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
+    let settings = Settings {
+        rules: Rules {
+            owner,
+            grace_period: config.revoker.grace_period,
+            brake_share: config.revoker.brake_share,
+            brake_minimum: config.revoker.brake_minimum,
+            brake_override_until: config.revoker.brake_override_until,
+        },
+        interval: config.revoker.interval,
+        rate: config.revoker.rate_limit,
+        max_in_flight: config.revoker.max_in_flight,
+        keep_raw_tokens: config.ledger.store_raw_token,
+    };
+    let end =
+        End { without_label: config.revoker.revoke_without_label, overdue: config.revoker.overdue_after };
+    let pods = Pods::new(kubernetes, &config.injector_label).with_end(end);
+    let revoker =
+        Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
+    let elections = process.elections().await?;
+    let work = move |shard, term| revoker.clone().for_shard(shard).run(term);
+    elections.run(work, process.shutdown.clone()).await?;
+    Ok(())
+}
