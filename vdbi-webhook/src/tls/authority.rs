@@ -18,7 +18,7 @@ use x509_parser::parse_x509_certificate;
 
 use super::{Material, validity::Validity};
 
-/// The keys of the Secret; those of the certificate are the ones of the type kubernetes.io/tls.
+/// The keys of the Secret; those of the certificate are the ones that a Secret of the type kubernetes.io/tls has.
 const AUTHORITIES: &str = "ca.crt";
 const AUTHORITY_KEYS: &str = "ca.key";
 const CERTIFICATE: &str = "tls.crt";

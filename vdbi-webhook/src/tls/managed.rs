@@ -141,8 +141,7 @@ impl SelfManaged {
             }
             None => {
                 let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-                let type_ = Some("kubernetes.io/tls".to_owned());
-                let secret = Secret { metadata, type_, data: Some(data), ..Secret::default() };
+                let secret = Secret { metadata, data: Some(data), ..Secret::default() };
                 self.secrets.create(&params, &secret).await.map(drop)
             }
         }
