@@ -42,6 +42,12 @@ pub enum Installed {
     Postgres,
     /// What makes the data directory of a database server.
     Initdb,
+    /// What renders and installs the chart.
+    Helm,
+    /// What scrapes metrics and evaluates rules.
+    Prometheus,
+    /// What checks and tests the rules.
+    Promtool,
 }
 
 impl Installed {
@@ -65,7 +71,7 @@ impl Installed {
             .filter(|value| !value.is_empty())
             .or_else(|| written_by_test_env(&environment)?.remove(variable));
         let path = location.map(|location| match self {
-            Self::OpenBao | Self::Vault | Self::Runc | Self::Busybox => PathBuf::from(location),
+            Self::OpenBao | Self::Vault | Self::Runc | Self::Busybox | Self::Helm => PathBuf::from(location),
             _ => Path::new(&location).join(self.program()),
         });
         match path {
@@ -74,7 +80,7 @@ impl Installed {
                 bail!("vault was not found: run `hack/test-env vault` (it builds HashiCorp Vault)")
             }
             _ => bail!(
-                "{} was not found: run `hack/test-env` (it installs Kubernetes, containerd, OpenBao and PostgreSQL for the tests)",
+                "{} was not found: run `hack/test-env` (it installs Kubernetes, containerd, OpenBao, PostgreSQL, Helm and Prometheus for the tests)",
                 self.program()
             ),
         }
@@ -96,6 +102,8 @@ impl Installed {
             Self::OpenBao => "VDBI_BAO",
             Self::Vault => "VDBI_VAULT",
             Self::Postgres | Self::Initdb => "PG_BIN",
+            Self::Helm => "VDBI_HELM",
+            Self::Prometheus | Self::Promtool => "VDBI_PROMETHEUS",
         }
     }
 
@@ -116,6 +124,9 @@ impl Installed {
             Self::Vault => "vault",
             Self::Postgres => "postgres",
             Self::Initdb => "initdb",
+            Self::Helm => "helm",
+            Self::Prometheus => "prometheus",
+            Self::Promtool => "promtool",
         }
     }
 }

@@ -150,12 +150,30 @@ impl Cluster {
     ///
     /// When the cluster lacks one of the three servers.
     pub async fn configure_database_access(&self, access: &DatabaseAccess) -> Result<()> {
+        self.configure_servers(access).await?;
+        for object in rbac::components(access) {
+            self.kubernetes().apply(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Cluster::configure_database_access`], without the components' own service accounts and their rights in Kubernetes, for
+    /// a chart that brings these.
+    ///
+    /// # Errors
+    ///
+    /// When one of the servers refuses a step.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster lacks one of the three servers.
+    pub async fn configure_servers(&self, access: &DatabaseAccess) -> Result<()> {
         let kubernetes = self.kubernetes();
         for namespace in [&access.namespace, &access.system_namespace] {
             kubernetes.create_namespace(namespace).await?;
         }
         kubernetes.create_service_account(&access.namespace, &access.service_account).await?;
-        for object in rbac::objects(access) {
+        for object in rbac::reviewer(access) {
             kubernetes.apply(&object).await?;
         }
         self.configure_database(access).await?;

@@ -24,13 +24,14 @@ fn a_missing_server_is_reported_with_the_command_that_installs_it() -> Result<()
         (Installed::Ctr(Version::V1_7_24), "ctr"),
         (Installed::Runc, "runc"),
         (Installed::OpenBao, "bao"),
+        (Installed::Helm, "helm"),
     ];
     for (server, name) in servers {
         let error = server.path_in(nothing).err().context("it was found")?;
         assert_eq!(
             error.to_string(),
             format!(
-                "{name} was not found: run `hack/test-env` (it installs Kubernetes, containerd, OpenBao and PostgreSQL for the tests)"
+                "{name} was not found: run `hack/test-env` (it installs Kubernetes, containerd, OpenBao, PostgreSQL, Helm and Prometheus for the tests)"
             )
         );
     }
