@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 
-pub use replica::Replica;
+pub use replica::{Replica, metric};
 
 use crate::{
     authority::Authority,
@@ -131,7 +131,7 @@ impl System {
         configuration["serviceAccountTokenFile"] =
             json!(cluster.component_token_file(access, component).await?);
         configuration["nri"] = json!({ "enabled": release.node_plugins });
-        let node = cluster.node(index).filter(|_| component == Component::Nri);
+        let node = if component == Component::Nri { cluster.node(index) } else { None };
         if let Some(node) = node {
             configuration["nri"]["nodeName"] = json!(node.name());
             configuration["nri"]["socketPath"] = json!(node.nri_socket());

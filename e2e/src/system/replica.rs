@@ -64,6 +64,12 @@ impl Replica {
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
+    /// Where Prometheus scrapes it.
+    #[must_use]
+    pub fn metrics_address(&self) -> &str {
+        &self.metrics
+    }
+
     /// The metrics page.
     ///
     /// # Errors
@@ -79,19 +85,7 @@ impl Replica {
     ///
     /// When the page does not answer or a value is no number.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        let page = self.metrics().await?;
-        let mut sum = 0.0;
-        for line in page.lines() {
-            let Some(rest) = line.strip_prefix(name) else { continue };
-            if !(rest.starts_with('{') || rest.starts_with(' '))
-                || !labels.iter().all(|label| rest.contains(label))
-            {
-                continue;
-            }
-            let (_, value) = rest.rsplit_once(' ').context("a series has a value")?;
-            sum += value.parse::<f64>().with_context(|| line.to_owned())?;
-        }
-        Ok(sum)
+        metric(&self.metrics().await?, name, labels)
     }
 
     /// Whether this replica leads.
@@ -102,4 +96,24 @@ impl Replica {
     pub async fn leads(&self) -> Result<bool> {
         Ok(self.metric("vdbi_is_leader", &[]).await? > 0.0)
     }
+}
+
+/// The sum of a metric's series on a metrics page whose text contains all of `labels`; 0 where there is none.
+///
+/// # Errors
+///
+/// When a value is no number.
+pub fn metric(page: &str, name: &str, labels: &[&str]) -> Result<f64> {
+    let mut sum = 0.0;
+    for line in page.lines() {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        if !(rest.starts_with('{') || rest.starts_with(' '))
+            || !labels.iter().all(|label| rest.contains(label))
+        {
+            continue;
+        }
+        let (_, value) = rest.rsplit_once(' ').context("a series has a value")?;
+        sum += value.parse::<f64>().with_context(|| line.to_owned())?;
+    }
+    Ok(sum)
 }
