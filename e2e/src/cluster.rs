@@ -4,6 +4,7 @@ use tokio::try_join;
 use crate::containerd::{Nri, Version};
 use crate::directory::Directory;
 use crate::kubernetes::Kubernetes;
+use crate::network;
 use crate::nodes::{Node, Nodes};
 use crate::openbao::{OpenBao, Storage};
 use crate::postgres::Postgres;
@@ -172,11 +173,13 @@ impl Builder {
     pub async fn start(self) -> Result<Cluster> {
         let Self { kubernetes, nodes, containerd, nri, openbao, postgres } = self;
         let directory = Directory::new()?;
+        // Pods reach the servers where the nodes' host has its address; without pods nothing leaves the loopback interface.
+        let address = if nodes > 0 { network::HOST } else { network::LOOPBACK };
         let kubernetes = async {
             if !kubernetes {
                 return Ok((None, None));
             }
-            let kubernetes = Kubernetes::start(&directory.create("kubernetes")?).await?;
+            let kubernetes = Kubernetes::start(address, &directory.create("kubernetes")?).await?;
             let nodes = match nodes {
                 0 => None,
                 _ => {
@@ -188,7 +191,9 @@ impl Builder {
         };
         let openbao = async {
             match openbao {
-                Some(storage) => OpenBao::start(storage, &directory.create("openbao")?).await.map(Some),
+                Some(storage) => {
+                    OpenBao::start(storage, address, &directory.create("openbao")?).await.map(Some)
+                }
                 None => Ok(None),
             }
         };

@@ -23,7 +23,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-pub(crate) use runtime::{Runtime, Settings};
+pub(crate) use runtime::{Runtime, Settings, import};
 
 use crate::{
     cri::Cri,

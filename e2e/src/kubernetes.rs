@@ -39,8 +39,9 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    pub(crate) async fn start(directory: &Path) -> Result<Self> {
-        start::start(directory).await
+    /// Starts it on this address.
+    pub(crate) async fn start(address: &str, directory: &Path) -> Result<Self> {
+        start::start(address, directory).await
     }
 
     /// A client that may do anything.
@@ -55,7 +56,7 @@ impl Kubernetes {
         &self.admin_kubeconfig
     }
 
-    /// The address of the API server, as `https://127.0.0.1:<port>`.
+    /// The address of the API server, as `https://127.0.0.1:<port>`; in a cluster with nodes, where pods reach it too.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// Where servers listen that no pod has to reach.
+pub(crate) const LOOPBACK: &str = "127.0.0.1";
+
 /// The address of the host of the nodes, where pods reach what the test listens on.
 pub const HOST: &str = "198.51.100.10";
 
@@ -19,6 +22,9 @@ pub(crate) const NODES: &str = "198.51.100";
 
 /// The range of the services' addresses.
 pub(crate) const SERVICES: &str = "10.0.0.0/24";
+
+/// The address of the API server's own service: the first of the range.
+pub(crate) const KUBERNETES_SERVICE: &str = "10.0.0.1";
 
 /// The name of the link that carries the nodes' addresses; only in a network of [`isolated`].
 const LINK: &str = "nodes";

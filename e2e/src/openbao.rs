@@ -53,17 +53,17 @@ impl OpenBao {
         Storage::Raft
     }
 
-    pub(crate) async fn start(storage: Storage, directory: &Path) -> Result<Self> {
+    pub(crate) async fn start(storage: Storage, address: &str, directory: &Path) -> Result<Self> {
         let is_vault = is_vault();
         ensure!(storage == Storage::Dev || !is_vault, "HashiCorp Vault runs in memory only in these tests");
         let bao = if is_vault { Installed::Vault } else { Installed::OpenBao }.path()?;
         with_free_ports(async |[port, cluster_port]: [u16; 2]| {
             let program = match storage {
-                Storage::Dev => dev(&bao, directory, port, is_vault)?,
-                Storage::Raft => raft(&bao, directory, port, cluster_port)?,
+                Storage::Dev => dev(&bao, directory, address, port, is_vault)?,
+                Storage::Raft => raft(&bao, directory, address, port, cluster_port)?,
             };
             let server = Server::start("openbao", program, directory).await?;
-            let root = Client::new(&format!("http://127.0.0.1:{port}"), ROOT_TOKEN)?;
+            let root = Client::new(&format!("http://{address}:{port}"), ROOT_TOKEN)?;
             let mut openbao = Self { server, storage, root, audit: directory.join("audit.log") };
             openbao.ready().await?;
             if is_vault {
@@ -75,7 +75,7 @@ impl OpenBao {
         .await
     }
 
-    /// Its address, as `http://127.0.0.1:<port>`.
+    /// Its address, as `http://127.0.0.1:<port>`; in a cluster with nodes, where pods reach it too.
     #[must_use]
     pub fn url(&self) -> &str {
         self.root.url()
@@ -184,11 +184,11 @@ pub fn is_vault() -> bool {
     std::env::var_os("VDBI_BACKEND").is_some_and(|backend| backend == "vault")
 }
 
-fn dev(bao: &Path, directory: &Path, port: u16, is_vault: bool) -> Result<Program> {
+fn dev(bao: &Path, directory: &Path, address: &str, port: u16, is_vault: bool) -> Result<Program> {
     let program = Program::new(bao, directory)
         .args(["server", "-dev", "-dev-no-store-token"])
         .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
-        .arg(format!("-dev-listen-address=127.0.0.1:{port}"));
+        .arg(format!("-dev-listen-address={address}:{port}"));
     if is_vault {
         return Ok(program);
     }
@@ -197,7 +197,7 @@ fn dev(bao: &Path, directory: &Path, port: u16, is_vault: bool) -> Result<Progra
     Ok(program.arg(format!("-config={}", configuration.display())))
 }
 
-fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Program> {
+fn raft(bao: &Path, parent: &Path, address: &str, port: u16, cluster_port: u16) -> Result<Program> {
     // Another attempt on other ports begins anew.
     let directory = parent.join(format!("raft-{port}"));
     let data = directory.join("data");
@@ -212,7 +212,7 @@ fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Progr
           performance_multiplier = 1
         }}
         listener "tcp" {{
-          address = "127.0.0.1:{port}"
+          address = "{address}:{port}"
           tls_disable = true
           cluster_address = "127.0.0.1:{cluster_port}"
         }}
@@ -220,7 +220,7 @@ fn raft(bao: &Path, parent: &Path, port: u16, cluster_port: u16) -> Result<Progr
           current_key_id = "k1"
           current_key = "file://{directory}/seal.key"
         }}
-        api_addr = "http://127.0.0.1:{port}"
+        api_addr = "http://{address}:{port}"
         cluster_addr = "https://127.0.0.1:{cluster_port}"
         initialize "boot" {{
           request "root" {{

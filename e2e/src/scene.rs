@@ -20,10 +20,10 @@ use crate::{
 pub const PREFIX: &str = "db-creds-injector.numberly.io/";
 
 /// A release over servers of its own.
-pub struct Scene {
+pub struct Scene<S = System> {
     // The release ends before the servers that it uses.
-    /// The release.
-    pub system: System,
+    /// The release: its processes, or, where a chart has installed it, what installs charts.
+    pub system: S,
     /// The servers.
     pub cluster: Cluster,
     /// How the servers are set up.
@@ -79,7 +79,9 @@ impl Scene {
         let system = System::start(&cluster, &access, &release).await?;
         Ok(Self { system, cluster, access })
     }
+}
 
+impl<S> Scene<S> {
     /// The pods of the application's namespace.
     #[must_use]
     pub fn pods(&self) -> Api<Pod> {

@@ -51,21 +51,27 @@ fn row(definition: &Definition) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-/// Names of tests in code spans of `docs/improvements.md`: long ones with underscores.
+/// Names of tests in code spans of these pages: long ones with underscores.
 #[test]
 fn every_test_that_the_documentation_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(root.join("docs/improvements.md")).unwrap();
-    let named: BTreeSet<&str> =
-        page.split('`').skip(1).step_by(2).filter(|span| span.matches('_').count() > 1).collect();
-    assert!(named.len() > 40, "{} tests are named", named.len());
     let mut sources = Vec::new();
     for crate_directory in ["vdbi-core", "vdbi-webhook", "vdbi-lifecycle", "vdbi-nri", "e2e"] {
         read_sources(&root.join(crate_directory), &mut sources).unwrap();
     }
     let exists = |name: &&str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));
-    let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
-    assert!(missing.is_empty(), "docs/improvements.md names tests that do not exist: {missing:?}");
+    for (page, at_least) in [("docs/improvements.md", 40), ("docs/security.md", 15)] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let named: BTreeSet<&str> = text
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|span| span.matches('_').count() > 2 && !span.contains(['{', ' ', '/']))
+            .collect();
+        assert!(named.len() > at_least, "{page} names {} tests", named.len());
+        let missing: Vec<_> = named.into_iter().filter(|name| !exists(name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:?}");
+    }
 }
 
 fn read_sources(directory: &Path, sources: &mut Vec<String>) -> std::io::Result<()> {

@@ -10,7 +10,7 @@ use super::{Nri, Version, configuration::Configuration};
 use crate::{
     installed::Installed,
     machine::{Machine, search_path},
-    process::{Program, Server},
+    process::Server,
 };
 
 const START: Duration = Duration::from_secs(30);
@@ -51,18 +51,25 @@ impl Runtime {
             .env("PATH", format!("{}:{}", own.display(), search_path()))
             .arg(format!("--config={}", file.display()));
         let mut server = Server::start("containerd", program, directory).await?;
-        let client = machine
-            .program(&Installed::Ctr(version).path()?, directory)
-            .arg("--address")
-            .arg(&socket)
-            .args(["--namespace", "k8s.io", "images", "import"])
-            .arg(image);
-        server.ready(START, async || import(client.clone(), directory).await).await?;
+        server.ready(START, async || import(machine, version, &socket, image, directory).await).await?;
         Ok(Self { server, socket, nri_socket })
     }
 }
 
-async fn import(client: Program, directory: &Path) -> Result<()> {
+/// Puts an image into the store of the containerd at `socket`, in the machine, from an archive.
+pub(crate) async fn import(
+    machine: &Machine,
+    version: Version,
+    socket: &Path,
+    archive: &Path,
+    directory: &Path,
+) -> Result<()> {
+    let client = machine
+        .program(&Installed::Ctr(version).path()?, directory)
+        .arg("--address")
+        .arg(socket)
+        .args(["--namespace", "k8s.io", "images", "import"])
+        .arg(archive);
     let mut client = Server::start("ctr", client, directory).await?;
     let status = client.wait_exit(START).await?;
     ensure!(status.success(), "the image could not be imported: {}", client.log_tail(3));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Kubernetes, START};
 use crate::authority::Authority;
 use crate::installed::Installed;
+use crate::network;
 use crate::ports::with_free_ports;
 use crate::process::{Program, Server};
 
@@ -20,7 +21,7 @@ const AUDIENCE: &str = "https://kubernetes.default.svc";
 pub(super) const CA: &str = "ca.pem";
 pub(super) const SIGNING_KEY: &str = "tokens.key";
 
-pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
+pub(super) async fn start(address: &str, directory: &Path) -> Result<Kubernetes> {
     let (apiserver, etcd) = (Installed::KubeApiserver.path()?, Installed::Etcd.path()?);
     let files = Files::write(directory)?;
     with_free_ports(async |[port, client_port, peer_port]: [u16; 3]| {
@@ -28,10 +29,10 @@ pub(super) async fn start(directory: &Path) -> Result<Kubernetes> {
         let etcd =
             Server::start("etcd", etcd_program(&etcd, &store, directory, client_port, peer_port), directory)
                 .await?;
-        let apiserver = apiserver_program(&apiserver, &files, directory, port, client_port);
+        let apiserver = apiserver_program(&apiserver, &files, directory, (address, port), client_port);
         let apiserver = Server::start("kube-apiserver", apiserver, directory).await?;
 
-        let url = format!("https://127.0.0.1:{port}");
+        let url = format!("https://{address}:{port}");
         let admin_kubeconfig = files.admin_kubeconfig(directory, &url)?;
         let mut kubernetes = Kubernetes {
             apiserver,
@@ -88,20 +89,18 @@ fn apiserver_program(
     apiserver: &Path,
     files: &Files,
     directory: &Path,
-    port: u16,
+    (address, port): (&str, u16),
     etcd_port: u16,
 ) -> Program {
+    // Without nodes nobody resolves the service `kubernetes`, and its endpoints may not be a loopback address.
+    let reconciler = if address == network::LOOPBACK { "none" } else { "lease" };
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     Program::new(apiserver, directory)
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd_port}"))
-        .arg(format!("--secure-port={port}"))
-        // Nobody resolves the service `kubernetes` here, and its endpoints may not be a loopback address.
-        .args([
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            "--endpoint-reconciler-type=none",
-        ])
-        .args(["--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged=true", "--profiling=false"])
+        .args([format!("--bind-address={address}"), format!("--advertise-address={address}")])
+        .args([format!("--secure-port={port}"), format!("--endpoint-reconciler-type={reconciler}")])
+        .arg(format!("--service-cluster-ip-range={}", network::SERVICES))
+        .args(["--allow-privileged=true", "--profiling=false"])
         .args(["--authorization-mode=Node,RBAC", &format!("--api-audiences={AUDIENCE}")])
         .args(["--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"])
         .arg(format!("--service-account-issuer={AUDIENCE}"))
@@ -135,7 +134,13 @@ impl Files {
             Ok(path)
         };
         let authority = Arc::new(Authority::new("kubernetes")?);
-        let server = authority.server(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
+        let server = authority.server(&[
+            network::LOOPBACK,
+            network::HOST,
+            network::KUBERNETES_SERVICE,
+            "localhost",
+            "kubernetes.default.svc",
+        ])?;
         let tokens = KeyPair::generate()?;
         let audit_policy = json!({
             "apiVersion": "audit.k8s.io/v1",

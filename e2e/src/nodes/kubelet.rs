@@ -13,7 +13,7 @@ use super::{
     runtime::{self, SOCKET},
 };
 use crate::{
-    containerd::{Nri, Runtime, Version},
+    containerd::{self, Nri, Runtime, Version},
     installed::Installed,
     kubernetes::Kubernetes,
     machine::Machine,
@@ -92,6 +92,15 @@ impl Node {
     #[must_use]
     pub fn program(&self, path: impl AsRef<Path>) -> Program {
         self.machine.program(path.as_ref(), &self.directory)
+    }
+
+    /// Puts an image into the node's store, from an archive.
+    ///
+    /// # Errors
+    ///
+    /// When containerd refuses it.
+    pub async fn import_image(&self, archive: &Path) -> Result<()> {
+        containerd::import(&self.machine, self.version, Path::new(SOCKET), archive, &self.directory).await
     }
 
     /// Kills what a container runs, behind the kubelet's back; `id` is the container's as the pod's status has it.

@@ -25,9 +25,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::world::{PATIENCE, SERVE, World};
-
-const PLACEHOLDER: &str = "__VDBI_PH_";
+use crate::world::{PATIENCE, PLACEHOLDER, SERVE, World};
 
 /// How long a container is watched that must not run: the kubelet tries several times in it.
 const WATCHED: Duration = Duration::from_secs(12);
@@ -69,12 +67,12 @@ async fn over(version: Version) -> Result<()> {
 async fn a_life(world: &World) -> Result<()> {
     world.apply("v1", "Pod", "web", world.template("web", SERVE)).await?;
     let pods = world.running("web", 1).await?;
-    let first = shown(world, "web").await?;
+    let first = world.shown("web").await?;
     world.accepted(&first, "as the container got it").await?;
     nothing_tells(world, &first).await?;
 
     restart(world, "web").await?;
-    ensure!(shown(world, "web").await? == first, "a restart changes a credential that works");
+    ensure!(world.shown("web").await? == first, "a restart changes a credential that works");
     world.accepted(&first, "after the container was killed").await?;
 
     let bao = world.scene.cluster.openbao().root();
@@ -83,7 +81,7 @@ async fn a_life(world: &World) -> Result<()> {
     bao.write("sys/leases/revoke", &json!({ "lease_id": leases[0], "sync": true })).await?;
     world.refused(&first, "after its lease was revoked behind its back").await?;
     restart(world, "web").await?;
-    let second = shown(world, "web").await?;
+    let second = world.shown("web").await?;
     ensure!(second != first, "the container got a dead credential again");
     world.accepted(&second, "after a restart with a dead one").await?;
     world.survives_comparisons(&second, "as the successor of a dead one").await?;
@@ -137,7 +135,7 @@ async fn a_burst(world: &World) -> Result<()> {
     eprintln!("{BURST} pods created at once ran after {:?}", started.elapsed());
     let mut users = BTreeSet::new();
     for pod in &pods {
-        let login = shown(world, &pod.name_any()).await?;
+        let login = world.shown(&pod.name_any()).await?;
         world.accepted(&login, "of a pod of a burst").await?;
         users.insert(login.user);
     }
@@ -154,26 +152,11 @@ async fn starts_by_itself(world: &mut World, name: &str) -> Result<()> {
     plugin.server.restart().await?;
     plugin.ready(PATIENCE).await?;
     let pods = world.running(name, 1).await?;
-    let login = shown(world, name).await?;
+    let login = world.shown(name).await?;
     world.accepted(&login, "once the plugin was back").await?;
     world.scene.delete(name).await?;
     world.gone(&pods[0]).await?;
     world.refused(&login, "after its pod was deleted").await
-}
-
-/// What the running container shows: its own first line.
-async fn shown(world: &World, name: &str) -> Result<Login> {
-    let log = async || Ok::<_, anyhow::Error>(world.scene.pods().logs(name, &LogParams::default()).await?);
-    eventually(PATIENCE, async || {
-        ensure!(log().await?.lines().next().is_some(), "{name} shows nothing yet");
-        Ok(())
-    })
-    .await?;
-    let log = log().await?;
-    ensure!(!log.contains(PLACEHOLDER), "a placeholder has reached an application");
-    let line = log.lines().next().context("it shows something")?;
-    let (user, password) = line.split_once(' ').context("it shows user and password")?;
-    Ok(Login { user: user.to_owned(), password: password.to_owned() })
 }
 
 /// Kills the container and waits until the kubelet has started it again.

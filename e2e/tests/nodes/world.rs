@@ -2,18 +2,24 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Builder, Cluster, DatabaseAccess, Release,
+    Builder, Cluster, DatabaseAccess, Release, System,
     nodes::IMAGE,
     scene::{Login, PREFIX, Scene, eventually, login},
     system::LABEL,
 };
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
-use kube::{ResourceExt, api::ListParams};
+use kube::{
+    ResourceExt,
+    api::{ListParams, LogParams},
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// How long Kubernetes may take for anything, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a placeholder begins with.
+pub(crate) const PLACEHOLDER: &str = "__VDBI_PH_";
 
 /// How long a credential may outlive its pod.
 const SECONDS: Duration = Duration::from_secs(5);
@@ -22,8 +28,8 @@ const SECONDS: Duration = Duration::from_secs(5);
 pub(crate) const SERVE: &str = "trap 'exit 0' TERM; sleep 1000 & wait";
 
 /// A release over a whole cluster.
-pub(crate) struct World {
-    pub(crate) scene: Scene,
+pub(crate) struct World<S = System> {
+    pub(crate) scene: Scene<S>,
 }
 
 impl World {
@@ -48,6 +54,23 @@ impl World {
         Ok(Self { scene })
     }
 
+    /// The credential is accepted while the revoker compares the whole ledger with the pods, several times.
+    pub(crate) async fn survives_comparisons(&self, login: &Login, when: &str) -> Result<()> {
+        let comparisons = async || {
+            let [revoker] = &self.scene.system.revokers[..] else { anyhow::bail!("there is one revoker") };
+            revoker.metric("vdbi_pod_cleanup_count_success", &[]).await
+        };
+        let before = comparisons().await?;
+        // The grace period is over by then, as six intervals are as long.
+        while comparisons().await? < before + 8.0 {
+            self.accepted(login, when).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.accepted(login, when).await
+    }
+}
+
+impl<S> World<S> {
     /// The metadata and specification of pods of one name that ask for a credential; what it runs begins with showing that.
     pub(crate) fn template(&self, app: &str, command: &str) -> Value {
         json!({
@@ -131,6 +154,21 @@ impl World {
         Ok(login)
     }
 
+    /// What the running container of a pod shows, whatever its object says.
+    pub(crate) async fn shown(&self, name: &str) -> Result<Login> {
+        let log = async || Ok::<_, anyhow::Error>(self.scene.pods().logs(name, &LogParams::default()).await?);
+        eventually(PATIENCE, async || {
+            ensure!(log().await?.lines().next().is_some(), "{name} shows nothing yet");
+            Ok(())
+        })
+        .await?;
+        let log = log().await?;
+        ensure!(!log.contains(PLACEHOLDER), "a placeholder has reached an application");
+        let line = log.lines().next().context("it shows something")?;
+        let (user, password) = line.split_once(' ').context("it shows user and password")?;
+        Ok(Login { user: user.to_owned(), password: password.to_owned() })
+    }
+
     /// The credentials of running pods; no two are the same.
     pub(crate) async fn credentials(&self, pods: &[Pod]) -> Result<Vec<Login>> {
         let mut logins = Vec::new();
@@ -157,21 +195,6 @@ impl World {
         .await?;
         eprintln!("{when}: refused after {:?}", ended.elapsed());
         Ok(())
-    }
-
-    /// The credential is accepted while the revoker compares the whole ledger with the pods, several times.
-    pub(crate) async fn survives_comparisons(&self, login: &Login, when: &str) -> Result<()> {
-        let comparisons = async || {
-            let [revoker] = &self.scene.system.revokers[..] else { anyhow::bail!("there is one revoker") };
-            revoker.metric("vdbi_pod_cleanup_count_success", &[]).await
-        };
-        let before = comparisons().await?;
-        // The grace period is over by then, as six intervals are as long.
-        while comparisons().await? < before + 8.0 {
-            self.accepted(login, when).await?;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        self.accepted(login, when).await
     }
 
     /// Waits until a pod is gone.
