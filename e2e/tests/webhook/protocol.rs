@@ -121,9 +121,10 @@ async fn tls_is_1_2_or_1_3_and_a_client_that_goes_away_leaves_nothing() -> Resul
         let revoked =
             scene.system.injector.metric("vdbi_undelivered_credentials_total", &["revoked"]).await?;
         anyhow::ensure!((abandoned, revoked) == (1.0, 1.0), "{abandoned} abandoned, {revoked} revoked");
+        // OpenBao ends a revoked token's lease, and with it the role, a moment after its answer.
+        let roles = scene.cluster.postgres().roles_like("v-").await?.len();
+        anyhow::ensure!(roles == before, "{roles} roles in place of {before}");
         Ok(())
     })
-    .await?;
-    assert_eq!(scene.cluster.postgres().roles_like("v-").await?.len(), before);
-    Ok(())
+    .await
 }
