@@ -197,9 +197,7 @@ impl<S> Scene<S> {
     ///
     /// When a server does not answer as it should.
     pub fn denied_requests(&self) -> Result<Vec<String>> {
-        let user = format!("system:serviceaccount:{}:{}-", self.access.system_namespace, self.access.release);
-        let denials = self.cluster.kubernetes().audit_denials(&user)?;
-        Ok(denials.iter().map(|denial| format!("{} {} {}", denial.user, denial.verb, denial.uri)).collect())
+        self.cluster.denied_requests(&self.access)
     }
 }
 

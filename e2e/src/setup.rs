@@ -182,6 +182,17 @@ impl Cluster {
         self.configure_components(access).await
     }
 
+    /// What the API server denied to the components of a release: nothing, when their roles suffice.
+    ///
+    /// # Errors
+    ///
+    /// When the audit log cannot be read.
+    pub fn denied_requests(&self, access: &DatabaseAccess) -> Result<Vec<String>> {
+        let user = format!("system:serviceaccount:{}:{}-", access.system_namespace, access.release);
+        let denials = self.kubernetes().audit_denials(&user)?;
+        Ok(denials.iter().map(|denial| format!("{} {} {}", denial.user, denial.verb, denial.uri)).collect())
+    }
+
     /// A kubeconfig file of a component, for `KUBECONFIG`.
     ///
     /// # Errors

@@ -138,7 +138,7 @@ impl System {
             // In the node's own /run, a tmpfs.
             configuration["nri"]["cachePath"] = json!(format!("/run/{}/nri/cache.json", access.release));
         }
-        merge(&mut configuration, &Value::Object(release.configuration.clone()));
+        merge(&mut configuration, Value::Object(release.configuration.clone()));
         let kubeconfig = cluster.component_kubeconfig(access, component).await?;
         let name = format!("{}-{index}", component.name());
         let directory: &Path = cluster.directory();
@@ -170,15 +170,15 @@ impl System {
     }
 }
 
-/// What is set in both is that of `other`.
-fn merge(value: &mut Value, other: &Value) {
+/// Puts one configuration, or the values of a chart, over another: what is set in both is that of `other`.
+pub fn merge(value: &mut Value, other: Value) {
     match (value, other) {
         (Value::Object(keys), Value::Object(others)) => {
             for (key, other) in others {
                 merge(keys.entry(key).or_insert(Value::Null), other);
             }
         }
-        (value, other) => *value = other.clone(),
+        (value, other) => *value = other,
     }
 }
 

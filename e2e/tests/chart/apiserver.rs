@@ -14,6 +14,7 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, ValidationDirective},
     core::GroupVersionKind,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::helm::{NAMESPACE, Rendered, VALUES, chart, helm, title, values, with};
@@ -126,33 +127,23 @@ async fn upgrades_and_rollbacks_keep_the_authority_that_the_webhook_wrote() -> R
     assert_eq!(bundle(kubernetes).await?.as_deref(), Some(second.as_str()));
 
     helm_in(kubernetes, &["uninstall", "vdbi", "--namespace", NAMESPACE], None).await?;
-    let ours = ListParams::default().labels("app.kubernetes.io/instance=vdbi");
-    let left: Vec<String> = [
-        Api::<ClusterRole>::all(kubernetes.admin())
-            .list(&ours)
-            .await?
-            .items
-            .iter()
-            .map(ResourceExt::name_any)
-            .collect(),
-        Api::<MutatingWebhookConfiguration>::all(kubernetes.admin())
-            .list(&ours)
-            .await?
-            .items
-            .iter()
-            .map(ResourceExt::name_any)
-            .collect(),
-        Api::<ValidatingAdmissionPolicy>::all(kubernetes.admin())
-            .list(&ours)
-            .await?
-            .items
-            .iter()
-            .map(ResourceExt::name_any)
-            .collect::<Vec<_>>(),
+    let left = [
+        installed(Api::<ClusterRole>::all(kubernetes.admin())).await?,
+        installed(Api::<MutatingWebhookConfiguration>::all(kubernetes.admin())).await?,
+        installed(Api::<ValidatingAdmissionPolicy>::all(kubernetes.admin())).await?,
     ]
     .concat();
     assert!(left.is_empty(), "{left:?}");
     Ok(())
+}
+
+/// The names of the release's objects of one kind.
+async fn installed<K>(api: Api<K>) -> Result<Vec<String>>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug + ResourceExt,
+{
+    let ours = ListParams::default().labels("app.kubernetes.io/instance=vdbi");
+    Ok(api.list(&ours).await?.items.iter().map(ResourceExt::name_any).collect())
 }
 
 fn rcgen_authority(name: &str) -> String {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use e2e::installed::Installed;
+use e2e::{installed::Installed, system::merge};
 use serde_json::{Value, json};
 
 /// The namespace of a release, unless a test says otherwise.
@@ -57,17 +57,6 @@ pub(crate) fn assert_derived(path: &Path, derived: &str) {
         "run VDBI_WRITE_DOCS=1 cargo test -p e2e --test chart, and look at what it changes in {}; the first difference: {differing:?}",
         path.display()
     );
-}
-
-fn merge(value: &mut Value, more: Value) {
-    match (value, more) {
-        (Value::Object(keys), Value::Object(more)) => {
-            for (key, more) in more {
-                merge(keys.entry(key).or_insert(Value::Null), more);
-            }
-        }
-        (value, more) => *value = more,
-    }
 }
 
 /// A run of Helm that knows nothing of the user's own repositories and plugins.

@@ -1,9 +1,9 @@
 //! The ValidatingAdmissionPolicies, on a real API server: what each refuses, and what it lets pass.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Kubernetes, kubernetes::client};
+use e2e::{Cluster, Kubernetes, kubernetes::client, scene::eventually};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
     authentication::v1::{TokenRequest, TokenRequestSpec},
@@ -43,13 +43,12 @@ async fn cluster(values: &Value) -> Result<Cluster> {
 }
 
 /// Waits until what has to be refused is refused.
-async fn in_force(mut refused: impl AsyncFnMut() -> bool) -> Result<()> {
-    let start = Instant::now();
-    while !refused().await {
-        ensure!(start.elapsed() < NOTICE, "the API server does not act on the policy");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
+async fn in_force(refused: impl AsyncFn() -> bool) -> Result<()> {
+    eventually(NOTICE, async || {
+        ensure!(refused().await, "the API server does not act on the policy");
+        Ok(())
+    })
+    .await
 }
 
 fn pod(metadata: Value, spec: Value) -> Pod {

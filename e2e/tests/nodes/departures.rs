@@ -24,12 +24,7 @@ fn a_credential_ends_with_its_pod_when_the_node_is_drained_or_dies() -> Result<(
             json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1 })
         });
         template["spec"]["tolerations"] = json!(tolerations);
-        let deployment = json!({ "spec": {
-            "replicas": REPLICAS,
-            "selector": { "matchLabels": { "app": "web" } },
-            "template": template,
-        } });
-        world.apply("apps/v1", "Deployment", "web", deployment).await?;
+        world.deploy("web", REPLICAS, template).await?;
         let budget =
             json!({ "spec": { "maxUnavailable": 1, "selector": { "matchLabels": { "app": "web" } } } });
         world.apply("policy/v1", "PodDisruptionBudget", "web", budget).await?;

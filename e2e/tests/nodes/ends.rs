@@ -184,10 +184,7 @@ async fn keeps_its_credential(world: &World, pod: &k8s_openapi::api::core::v1::P
 }
 
 async fn an_eviction_by_the_api(world: &World) -> Result<()> {
-    let template = world.template("evicted", SERVE);
-    let deployment =
-        json!({ "spec": { "selector": { "matchLabels": { "app": "evicted" } }, "template": template } });
-    world.apply("apps/v1", "Deployment", "evicted", deployment).await?;
+    world.deploy("evicted", 1, world.template("evicted", SERVE)).await?;
     let pods = world.running("evicted", 1).await?;
     let login = world.credential(&pods[0]).await?;
     world.accepted(&login, "before the eviction").await?;

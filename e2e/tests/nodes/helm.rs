@@ -5,8 +5,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Builder, Cluster, Component, DatabaseAccess, OpenBao, Program, Server, installed::Installed,
-    scene::Scene, system::metric,
+    Builder, Cluster, Component, DatabaseAccess, OpenBao, Program, Server,
+    installed::Installed,
+    scene::Scene,
+    system::{merge, metric},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
@@ -149,14 +151,6 @@ impl World<Helm> {
         Ok(sum)
     }
 
-    /// What the API server denied to the components of a release: nothing, when the chart's roles suffice.
-    pub(crate) fn denied(&self, chart: &Chart) -> Result<Vec<String>> {
-        let user =
-            format!("system:serviceaccount:{}:{}-", chart.access.system_namespace, chart.access.release);
-        let denials = self.scene.cluster.kubernetes().audit_denials(&user)?;
-        Ok(denials.iter().map(|denial| format!("{} {} {}", denial.user, denial.verb, denial.uri)).collect())
-    }
-
     /// The components' pods as they are, for whoever reads a failure.
     async fn tell(&self) -> String {
         let pods: Api<Pod> = Api::all(self.scene.cluster.kubernetes().admin());
@@ -220,16 +214,4 @@ async fn image(directory: &Path) -> Result<PathBuf> {
     let status = pack.wait_exit(PATIENCE).await?;
     ensure!(status.success(), "the image could not be packed: {}", pack.log_tail(10));
     Ok(archive)
-}
-
-/// What is set in both is that of `other`.
-fn merge(value: &mut Value, other: Value) {
-    match (value, other) {
-        (Value::Object(keys), Value::Object(others)) => {
-            for (key, other) in others {
-                merge(keys.entry(key).or_insert(Value::Null), other);
-            }
-        }
-        (value, other) => *value = other,
-    }
 }

@@ -60,7 +60,11 @@ fn two_releases_of_the_chart_serve_each_its_own_pods_on_one_node_and_leave_nothi
         world.refused(&web_login, "after its Deployment was deleted").await?;
         world.accepted(&lab_login, "of the other release").await?;
         for chart in [&production, &development] {
-            assert_eq!(world.denied(chart)?, [""; 0], "the roles of the chart suffice");
+            assert_eq!(
+                world.scene.cluster.denied_requests(&chart.access)?,
+                [""; 0],
+                "the roles of the chart suffice"
+            );
         }
 
         uninstalled(&world, &production).await.context("the first release is uninstalled")?;
@@ -82,9 +86,7 @@ fn two_releases_of_the_chart_serve_each_its_own_pods_on_one_node_and_leave_nothi
 async fn deployment(world: &World<Helm>, name: &str, chart: &Chart) -> Result<()> {
     let mut template = world.template(name, SERVE);
     template["metadata"]["labels"] = json!({ chart.label: "true", "app": name });
-    let selector = json!({ "matchLabels": { "app": name } });
-    let deployment = json!({ "spec": { "replicas": 1, "selector": selector, "template": template } });
-    world.apply("apps/v1", "Deployment", name, deployment).await
+    world.deploy(name, 1, template).await
 }
 
 async fn delete(world: &World<Helm>, deployment: &str) -> Result<()> {

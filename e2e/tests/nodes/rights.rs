@@ -47,12 +47,7 @@ fn every_right_that_the_chart_grants_is_used_and_none_is_missing() -> Result<()>
 
         let mut template = world.template("web", SERVE);
         template["metadata"]["annotations"][format!("{PREFIX}rotation")] = json!("evict");
-        let deployment = json!({ "spec": {
-            "replicas": 1,
-            "selector": { "matchLabels": { "app": "web" } },
-            "template": template,
-        } });
-        world.apply("apps/v1", "Deployment", "web", deployment).await?;
+        world.deploy("web", 1, template).await?;
         let first = world.running("web", 1).await?;
         // What the programs keep in Kubernetes, they make again.
         let client = world.scene.cluster.kubernetes().admin();
@@ -77,7 +72,11 @@ fn every_right_that_the_chart_grants_is_used_and_none_is_missing() -> Result<()>
             Ok(())
         })
         .await?;
-        assert_eq!(world.denied(&chart)?, [""; 0], "the roles of the chart suffice");
+        assert_eq!(
+            world.scene.cluster.denied_requests(&chart.access)?,
+            [""; 0],
+            "the roles of the chart suffice"
+        );
         Ok(())
     })
 }

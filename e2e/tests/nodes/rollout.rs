@@ -56,7 +56,11 @@ fn a_release_is_upgraded_and_rolled_back_under_load_and_its_leader_replaced_with
             Ok(())
         })
         .await?;
-        assert_eq!(world.denied(&chart)?, [""; 0], "the roles of the chart suffice");
+        assert_eq!(
+            world.scene.cluster.denied_requests(&chart.access)?,
+            [""; 0],
+            "the roles of the chart suffice"
+        );
         world.scene.nothing_remains(PATIENCE).await
     })
 }
@@ -93,7 +97,11 @@ fn while_the_node_plugin_is_replaced_no_pod_shows_a_placeholder_and_none_hangs()
         }
         ensure!(users.len() == names.len(), "two pods share a credential");
         eprintln!("{} pods started while the plugin was replaced", names.len());
-        assert_eq!(world.denied(&chart)?, [""; 0], "the roles of the chart suffice");
+        assert_eq!(
+            world.scene.cluster.denied_requests(&chart.access)?,
+            [""; 0],
+            "the roles of the chart suffice"
+        );
         Ok(())
     })
 }

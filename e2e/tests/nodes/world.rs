@@ -99,6 +99,16 @@ impl<S> World<S> {
         self.scene.cluster.kubernetes().apply(&object).await
     }
 
+    /// A Deployment of so many pods of this name.
+    pub(crate) async fn deploy(&self, name: &str, replicas: usize, template: Value) -> Result<()> {
+        let deployment = json!({ "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": { "app": name } },
+            "template": template,
+        } });
+        self.apply("apps/v1", "Deployment", name, deployment).await
+    }
+
     pub(crate) async fn pod(&self, name: &str) -> Result<Pod> {
         Ok(self.scene.pods().get(name).await?)
     }
