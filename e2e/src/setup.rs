@@ -151,10 +151,21 @@ impl Cluster {
     /// When the cluster lacks one of the three servers.
     pub async fn configure_database_access(&self, access: &DatabaseAccess) -> Result<()> {
         self.configure_servers(access).await?;
-        for object in rbac::components(access) {
-            self.kubernetes().apply(&object).await?;
-        }
-        Ok(())
+        self.configure_rights(access).await
+    }
+
+    /// What a release over another backend needs: namespaces, service accounts, and the components' rights in Kubernetes.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses a step.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster has no API server.
+    pub async fn configure_kubernetes(&self, access: &DatabaseAccess) -> Result<()> {
+        self.configure_namespaces(access).await?;
+        self.configure_rights(access).await
     }
 
     /// As [`Cluster::configure_database_access`], without the components' own service accounts and their rights in Kubernetes, for
@@ -168,13 +179,9 @@ impl Cluster {
     ///
     /// When the cluster lacks one of the three servers.
     pub async fn configure_servers(&self, access: &DatabaseAccess) -> Result<()> {
-        let kubernetes = self.kubernetes();
-        for namespace in [&access.namespace, &access.system_namespace] {
-            kubernetes.create_namespace(namespace).await?;
-        }
-        kubernetes.create_service_account(&access.namespace, &access.service_account).await?;
+        self.configure_namespaces(access).await?;
         for object in rbac::reviewer(access) {
-            kubernetes.apply(&object).await?;
+            self.kubernetes().apply(&object).await?;
         }
         self.configure_database(access).await?;
         self.configure_login(access).await?;
@@ -221,6 +228,20 @@ impl Cluster {
         self.kubernetes()
             .service_account_token_file(&access.system_namespace, &account, &access.audience)
             .await
+    }
+
+    async fn configure_namespaces(&self, access: &DatabaseAccess) -> Result<()> {
+        for namespace in [&access.namespace, &access.system_namespace] {
+            self.kubernetes().create_namespace(namespace).await?;
+        }
+        self.kubernetes().create_service_account(&access.namespace, &access.service_account).await
+    }
+
+    async fn configure_rights(&self, access: &DatabaseAccess) -> Result<()> {
+        for object in rbac::components(access) {
+            self.kubernetes().apply(&object).await?;
+        }
+        Ok(())
     }
 
     async fn configure_database(&self, access: &DatabaseAccess) -> Result<()> {

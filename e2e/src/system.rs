@@ -48,6 +48,19 @@ pub struct Release {
     pub node_plugins: bool,
     /// Configuration keys that differ from a test's defaults.
     pub configuration: Map<String, Value>,
+    /// Another program than the reference binaries, over a backend of its own.
+    pub program: Option<AnotherProgram>,
+}
+
+/// A program of all components, such as `examples/vdbi`, that somebody else has built: its first argument names the component.
+#[derive(Clone, Debug)]
+pub struct AnotherProgram {
+    /// Its package.
+    pub package: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Environment variables that say where its backend is.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Release {
@@ -57,6 +70,7 @@ impl Default for Release {
             replicas: 2,
             node_plugins: false,
             configuration: Map::new(),
+            program: None,
         }
     }
 }
@@ -127,9 +141,13 @@ impl System {
         component: Component,
         index: usize,
     ) -> Result<Replica> {
-        let mut configuration = defaults(cluster, access, release.authentication, component);
-        configuration["serviceAccountTokenFile"] =
-            json!(cluster.component_token_file(access, component).await?);
+        let mut configuration = defaults(cluster, access);
+        if release.program.is_none() {
+            merge(
+                &mut configuration,
+                over_openbao(cluster, access, release.authentication, component).await?,
+            );
+        }
         configuration["nri"] = json!({ "enabled": release.node_plugins });
         let node = if component == Component::Nri { cluster.node(index) } else { None };
         if let Some(node) = node {
@@ -142,7 +160,11 @@ impl System {
         let kubeconfig = cluster.component_kubeconfig(access, component).await?;
         let name = format!("{}-{index}", component.name());
         let directory: &Path = cluster.directory();
-        let (package, program) = component.program();
+        let argument = component.program().1.trim_start_matches("vdbi-");
+        let (package, program) = match &release.program {
+            Some(AnotherProgram { package, name, .. }) => (*package, *name),
+            None => component.program(),
+        };
         // Cargo may have to build it, which would stall every other task of this thread.
         let path = tokio::task::spawn_blocking(move || binary(package, program)).await??;
         with_free_ports(async |[admin, metrics, admission]: [u16; 3]| {
@@ -156,6 +178,13 @@ impl System {
             let program = match node {
                 Some(node) => node.program(&path),
                 None => Program::new(&path, directory),
+            };
+            let program = match &release.program {
+                Some(another) => another
+                    .environment
+                    .iter()
+                    .fold(program.arg(argument), |program, (name, value)| program.env(name, value)),
+                None => program,
             };
             let program =
                 program.arg("--config").arg(&file).env("KUBECONFIG", &kubeconfig).env("POD_NAME", &name);
@@ -183,27 +212,12 @@ pub fn merge(value: &mut Value, other: Value) {
 }
 
 /// Short leases, so that a test sees a failover in seconds; everything else is what a user would write.
-fn defaults(
-    cluster: &Cluster,
-    access: &DatabaseAccess,
-    authentication: Authentication,
-    component: Component,
-) -> Value {
+fn defaults(cluster: &Cluster, access: &DatabaseAccess) -> Value {
     let directory = cluster.directory();
     json!({
-        "vaultAddress": cluster.openbao().url(),
-        "vaultAuthPath": "kubernetes",
-        "kubeRole": access.component_role(component),
-        "vaultSecretName": access.mount,
-        "vaultSecretPrefix": access.prefix,
-        "defaultEngine": access.engine,
-        "tokenTTL": access.token_period,
-        "tokenRole": access.token_role,
         "release": access.release,
         "certFile": directory.join("tls.crt"),
         "keyFile": directory.join("tls.key"),
-        "useProjectedSA": authentication == Authentication::Projected,
-        "tokenRequestAudiences": [access.audience],
         "syncTTLSecond": 1,
         "leaderElection": {
             "leaseNamespace": access.system_namespace,
@@ -219,4 +233,26 @@ fn defaults(
         "shutdownGracePeriod": "10s",
         "webhook": { "drainDelay": "0s" },
     })
+}
+
+/// Where OpenBao is, and how it is set up.
+async fn over_openbao(
+    cluster: &Cluster,
+    access: &DatabaseAccess,
+    authentication: Authentication,
+    component: Component,
+) -> Result<Value> {
+    Ok(json!({
+        "vaultAddress": cluster.openbao().url(),
+        "vaultAuthPath": "kubernetes",
+        "kubeRole": access.component_role(component),
+        "serviceAccountTokenFile": cluster.component_token_file(access, component).await?,
+        "vaultSecretName": access.mount,
+        "vaultSecretPrefix": access.prefix,
+        "defaultEngine": access.engine,
+        "tokenTTL": access.token_period,
+        "tokenRole": access.token_role,
+        "useProjectedSA": authentication == Authentication::Projected,
+        "tokenRequestAudiences": [access.audience],
+    }))
 }

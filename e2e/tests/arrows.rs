@@ -19,6 +19,9 @@ const ALL_IN_ONE: &str = "examples/vdbi";
 const COMPONENTS: [&str; 4] =
     ["examples/injector", "examples/node-plugin", "examples/renewer", "examples/revoker"];
 
+/// The components with one part replaced by somebody's own.
+const CUSTOM: &str = "examples/custom-";
+
 /// A crate of the workspace, by the directories of its manifest and of those that it depends on, for whatever purpose.
 struct Crate {
     directory: String,
@@ -46,7 +49,8 @@ impl Layer {
     }
 }
 
-/// A crate depends on lower layers only; `examples/bootstrap` is there for the other examples, and the components' for `examples/vdbi`.
+/// A crate depends on lower layers only; `examples/bootstrap` is there for the other examples, and the components' for `examples/vdbi`
+/// and for those that replace a part of them.
 fn wrong_arrows(crates: &[Crate]) -> Vec<String> {
     let mut wrong = Vec::new();
     for Crate { directory, dependencies } in crates {
@@ -59,7 +63,9 @@ fn wrong_arrows(crates: &[Crate]) -> Vec<String> {
                 && directory != SHARED_EXAMPLE
                 && directory.starts_with("examples/");
             let united = directory == ALL_IN_ONE && COMPONENTS.contains(&dependency);
-            shared || united || Layer::of(dependency).is_some_and(|below| below < layer)
+            let changed = directory.starts_with(CUSTOM)
+                && (dependency == ALL_IN_ONE || COMPONENTS.contains(&dependency));
+            shared || changed || united || Layer::of(dependency).is_some_and(|below| below < layer)
         };
         let refused = dependencies.iter().filter(|dependency| !allowed(dependency));
         wrong.extend(refused.map(|dependency| format!("{directory} must not depend on {dependency}")));
@@ -217,6 +223,14 @@ mod rules {
         assert_eq!(arrow("examples/vdbi", "examples/quickstart").len(), 1);
         assert_eq!(arrow("examples/quickstart", "examples/vdbi").len(), 1);
         assert_eq!(arrow("benches", "examples/vdbi").len(), 1);
+    }
+
+    #[test]
+    fn an_example_that_replaces_a_part_is_built_from_the_components() {
+        assert_eq!(arrow("examples/custom-source", "examples/vdbi"), [""; 0]);
+        assert_eq!(arrow("examples/custom-policy", "examples/injector"), [""; 0]);
+        assert_eq!(arrow("examples/vdbi", "examples/custom-source").len(), 1);
+        assert_eq!(arrow("examples/custom-source", "examples/custom-policy").len(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where credentials come from.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -26,6 +26,8 @@ pub enum TokenHandle {
     Accessor(String),
     /// The token itself, as the Go product stores it; only in entries that were taken over from it.
     Raw(Secret),
+    /// There is none: nothing but the credential itself can end. For sources without tokens.
+    None,
 }
 
 /// What renews and revokes one credential.
@@ -165,6 +167,44 @@ pub trait CredentialSource: Send + Sync + 'static {
     fn clear(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send {
         let _ = lease;
         std::future::ready(Ok(()))
+    }
+}
+
+/// So that several components of one process share a source.
+impl<S: CredentialSource> CredentialSource for Arc<S> {
+    fn authorize(&self, request: &CredentialRequest) -> impl Future<Output = Result<(), SourceError>> + Send {
+        S::authorize(self, request)
+    }
+
+    fn issue(&self, request: &CredentialRequest) -> impl Future<Output = Result<Issued, SourceError>> + Send {
+        S::issue(self, request)
+    }
+
+    fn renew(&self, lease: &Lease) -> impl Future<Output = Result<Renewed, SourceError>> + Send {
+        S::renew(self, lease)
+    }
+
+    fn renew_token(
+        &self,
+        lease: &Lease,
+    ) -> impl Future<Output = Result<Option<Renewed>, SourceError>> + Send {
+        S::renew_token(self, lease)
+    }
+
+    fn accessor(&self, token: &Secret) -> impl Future<Output = Result<Option<String>, SourceError>> + Send {
+        S::accessor(self, token)
+    }
+
+    fn revoke(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send {
+        S::revoke(self, lease)
+    }
+
+    fn cut_off(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send {
+        S::cut_off(self, lease)
+    }
+
+    fn clear(&self, lease: &Lease) -> impl Future<Output = Result<(), SourceError>> + Send {
+        S::clear(self, lease)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bookkeeping: which credential belongs to which pod.
 
-use std::{fmt, future::Future, str::FromStr, time::Duration};
+use std::{fmt, future::Future, str::FromStr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -165,6 +165,38 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// Any but `Conflict` and `Corrupt`.
     fn forget(&self, id: EntryId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+}
+
+/// So that several components of one process share a ledger.
+impl<L: Ledger> Ledger for Arc<L> {
+    fn record(&self, id: EntryId, entry: &Entry) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        L::record(self, id, entry)
+    }
+
+    fn read(&self, id: EntryId) -> impl Future<Output = Result<Option<Stored>, LedgerError>> + Send {
+        L::read(self, id)
+    }
+
+    fn update(
+        &self,
+        id: EntryId,
+        entry: &Entry,
+        expected: u64,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        L::update(self, id, entry, expected)
+    }
+
+    fn list(&self) -> impl Future<Output = Result<Vec<EntryId>, LedgerError>> + Send {
+        L::list(self)
+    }
+
+    fn survey(&self) -> impl Future<Output = Result<Vec<(EntryId, Option<Stored>)>, LedgerError>> + Send {
+        L::survey(self)
+    }
+
+    fn forget(&self, id: EntryId) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        L::forget(self, id)
+    }
 }
 
 /// Why a [`Ledger`] did not do what it was asked.

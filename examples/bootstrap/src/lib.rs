@@ -5,6 +5,7 @@
 //! wrong. A process that outlives its grace period after a signal ends with 1; one that lost leadership and could not stop
 //! its work aborts (134 in a shell).
 
+mod backend;
 mod process;
 mod vault;
 
@@ -21,8 +22,9 @@ use vdbi_core::{
 
 use process::election_settings;
 
+pub use backend::Backend;
 pub use process::Process;
-pub use vault::{Vault, authentication};
+pub use vault::Vault;
 
 /// Wrong command line or configuration.
 const USAGE: u8 = 2;
@@ -36,8 +38,8 @@ struct Arguments {
 }
 
 /// Runs a component until SIGTERM or SIGINT. A second signal, or the end of `shutdownGracePeriod`, ends the process at once.
-/// The first of `arguments` is the program's name.
-pub fn run(
+/// The first of `arguments` is the program's name, and `B` what the work will open.
+pub fn run<B: Backend>(
     component: Component,
     arguments: impl IntoIterator<Item = String>,
     work: impl AsyncFnOnce(&mut Process) -> anyhow::Result<()>,
@@ -50,7 +52,8 @@ pub fn run(
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let Loaded { config, notices } = match Config::load(config.as_deref(), std::env::vars(), component) {
+    let load = if B::IS_VAULT { Config::load } else { Config::load_without_vault };
+    let Loaded { config, notices } = match load(config.as_deref(), std::env::vars(), component) {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("{error}");

@@ -19,8 +19,6 @@ use vdbi_core::{
 };
 use vdbi_lifecycle::election::{BoottimeClock, Elections, Identity, LeaseElection, Settings};
 
-use crate::Vault;
-
 /// How often an API server that cannot be asked is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -78,20 +76,6 @@ impl Process {
             let _end = end;
             task.await;
         });
-    }
-
-    /// Opens the session at the secrets backend and keeps it open beside the work.
-    ///
-    /// # Errors
-    ///
-    /// When the configuration cannot be used.
-    pub fn vault(&mut self) -> anyhow::Result<Vault> {
-        let vault = Vault::new(self.component, &self.config, &self.registry)?;
-        vault.report(&self.health);
-        let session = vault.login.clone();
-        let shutdown = self.shutdown.clone();
-        self.spawn(async move { session.keep_alive(shutdown).await });
-        Ok(vault)
     }
 
     /// A client of the API server, from `KUBECONFIG` or the pod's service account. What came of [`owner`](Self::owner) is

@@ -1,25 +1,44 @@
-//! The secrets backend as configured.
+//! OpenBao or Vault, as configured.
 
 use std::time::Duration;
 
 use vdbi_core::{
     config::{Component, Config},
     health::{self, Health, Probe},
-    identity::PodIdentity,
     kubernetes::TokenRequestIdentity,
     metrics::Registry,
     vault::{Authentication, Issuing, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
 };
 
-/// One client and one session, from which sources and ledgers are made.
+use crate::{Backend, Process};
+
+/// OpenBao or Vault: the backend of the reference binaries. One client and one session, which is kept open beside the work.
 #[derive(Debug)]
 pub struct Vault {
     client: VaultClient,
-    pub(crate) login: Login,
+    login: Login,
+}
+
+impl Backend for Vault {
+    type Source = VaultSource<TokenRequestIdentity>;
+    type Ledger = VaultLedger;
+
+    const IS_VAULT: bool = true;
+
+    fn open(
+        process: &mut Process,
+        kubernetes: &kube::Client,
+    ) -> anyhow::Result<(Self::Source, Self::Ledger)> {
+        let vault = Self::new(process.component, &process.config, &process.registry)?;
+        vault.report(&process.health);
+        let (session, shutdown) = (vault.login.clone(), process.shutdown.clone());
+        process.spawn(async move { session.keep_alive(shutdown).await });
+        Ok((vault.source(&process.config, kubernetes.clone()), vault.ledger(&process.config)))
+    }
 }
 
 impl Vault {
-    pub(crate) fn new(component: Component, config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+    fn new(component: Component, config: &Config, registry: &Registry) -> anyhow::Result<Self> {
         let settings = Settings {
             address: config.vault_address.clone(),
             namespace: config.vault_namespace.clone(),
@@ -32,17 +51,12 @@ impl Vault {
         Ok(Self { client, login })
     }
 
-    /// The source of credentials for pods.
-    pub fn source<I: PodIdentity>(
-        &self,
-        config: &Config,
-        authentication: Authentication<I>,
-    ) -> VaultSource<I> {
+    fn source(&self, config: &Config, kubernetes: kube::Client) -> VaultSource<TokenRequestIdentity> {
         VaultSource::new(
             self.client.clone(),
             self.login.clone(),
             &config.vault_auth_path,
-            authentication,
+            authentication(config, kubernetes),
             Issuing {
                 token_period: config.token_ttl,
                 store_raw_token: config.ledger.store_raw_token,
@@ -51,19 +65,13 @@ impl Vault {
         )
     }
 
-    /// What renews and revokes; it issues nothing, so it authenticates no pod.
-    pub fn leases(&self, config: &Config) -> VaultSource<TokenRequestIdentity> {
-        self.source(config, Authentication::Legacy { token_role: None })
-    }
-
-    /// The ledger.
-    pub fn ledger(&self, config: &Config) -> VaultLedger {
+    fn ledger(&self, config: &Config) -> VaultLedger {
         let (mount, prefix) = (&config.vault_secret_name, &config.vault_secret_prefix);
         VaultLedger::new(self.client.clone(), self.login.clone(), mount, prefix)
     }
 
     /// Readiness follows the session: it fails once our own token has expired, not when one request failed.
-    pub(crate) fn report(&self, health: &Health) {
+    fn report(&self, health: &Health) {
         let status = self.login.status();
         let session = move || match &*status.borrow() {
             LoginStatus::LoggedIn { .. } => Ok(()),
@@ -77,8 +85,8 @@ impl Vault {
     }
 }
 
-/// How pods are authenticated, as configured.
-pub fn authentication(config: &Config, client: kube::Client) -> Authentication<TokenRequestIdentity> {
+/// How pods are authenticated where credentials are issued.
+fn authentication(config: &Config, client: kube::Client) -> Authentication<TokenRequestIdentity> {
     if config.use_projected_sa {
         let audiences = config.token_request_audiences.clone();
         let expiration = config.token_request_expiration;

@@ -4,7 +4,7 @@ mod certificate;
 
 use std::process::ExitCode;
 
-use bootstrap::Process;
+use bootstrap::{Backend, Process};
 use vdbi_core::{
     config::{Component, Config},
     health::Probe,
@@ -15,15 +15,15 @@ use vdbi_webhook::{
     server::{AdmissionServer, Shutdown},
 };
 
-/// Runs the component; the first of `arguments` is the program's name.
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    bootstrap::run(Component::Injector, arguments, run)
+/// Runs the component over a backend; the first of `arguments` is the program's name.
+pub fn main<B: Backend>(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    bootstrap::run::<B>(Component::Injector, arguments, run::<B>)
 }
 
-async fn run(process: &mut Process) -> anyhow::Result<()> {
+async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
     let (engine, nri) = (process.config.default_engine.clone(), process.config.nri.clone());
     if !nri.enabled {
-        return serve(process, Plaintext::new(engine)).await;
+        return serve::<B>(process, Plaintext::new(engine)).await;
     }
     let mut policy = Placeholder::new(engine);
     if !nri.tripwire {
@@ -32,24 +32,28 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     if nri.require_plugin {
         policy = policy.requiring(nri.plugin_name);
     }
-    serve(process, policy).await
+    serve::<B>(process, policy).await
 }
 
-async fn serve(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Result<()> {
+/// Answers admissions, with a policy of the caller's, until the process has to end: the `work` of [`bootstrap::run`].
+///
+/// # Errors
+///
+/// When the server cannot be started, or fails.
+pub async fn serve<B: Backend>(process: &mut Process, policy: impl MutationPolicy) -> anyhow::Result<()> {
     let config = process.config.clone();
     let listener = process.health.register("listener", Probe::Ready);
     let Some(tls) = certificate::tls(process).await? else { return Ok(()) };
     let server = AdmissionServer::bind(config.admission_address, tls)?;
     let kubernetes = process.kubernetes().await?;
-    let vault = process.vault()?;
+    let (source, ledger) = B::open(process, &kubernetes)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
-    let source = vault.source(&config, bootstrap::authentication(&config, kubernetes));
     let limits = Limits {
         deadline: config.admission_timeout,
         max_in_flight: config.webhook.max_in_flight,
         max_queued: config.webhook.max_queued,
     };
-    let admission = Admission::new(source, vault.ledger(&config), policy, owner, limits, &process.registry);
+    let admission = Admission::new(source, ledger, policy, owner, limits, &process.registry);
     listener.pass();
     tracing::info!(address = %server.local_addr(), "answering admissions on {}", server.local_addr());
     let stop = process.shutdown.clone();

@@ -1,5 +1,5 @@
 //! vdbi-injector: the mutating admission webhook.
 
 fn main() -> std::process::ExitCode {
-    injector::main(std::env::args())
+    injector::main::<bootstrap::Vault>(std::env::args())
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bootstrap::Process;
+use bootstrap::{Backend, Process};
 use vdbi_core::{
     config::{Component, NriConfig},
     custody::Custody,
@@ -20,26 +20,25 @@ use vdbi_nri::{
 #[cfg(feature = "doctor")]
 mod doctor;
 
-/// Runs the component, or its doctor; the first of `arguments` is the program's name.
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+/// Runs the component over a backend, or its doctor; the first of `arguments` is the program's name.
+pub fn main<B: Backend>(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let arguments: Vec<String> = arguments.into_iter().collect();
     match arguments.get(1).map(String::as_str) {
         Some("doctor") => doctor::run(arguments),
-        _ => bootstrap::run(Component::Nri, arguments, run),
+        _ => bootstrap::run::<B>(Component::Nri, arguments, run::<B>),
     }
 }
 
-async fn run(process: &mut Process) -> anyhow::Result<()> {
+async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     let NriConfig { node_name, pod_label, plugin_name, plugin_index, socket_path, .. } = &config.nri;
     let cache = Cache::open(&config.nri.cache_path)?;
     let kubernetes = process.kubernetes().await?;
-    let vault = process.vault()?;
+    let (source, ledger) = B::open(process, &kubernetes)?;
     // Ready while containerd asks: registered, and told of the containers that are there.
     let registration = process.health.register("registration", Probe::Ready);
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
-    let source = vault.source(&config, bootstrap::authentication(&config, kubernetes.clone()));
-    let custody = Custody::new(source, vault.ledger(&config), owner, &process.registry);
+    let custody = Custody::new(source, ledger, owner, &process.registry);
     let (pods, follower) = NodePods::new(kubernetes.clone(), pod_label, node_name);
     let settings = plugin::Settings {
         label: pod_label.clone(),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bootstrap::Process;
+use bootstrap::{Backend, Process};
 use vdbi_core::{config::Component, health::Probe};
 use vdbi_lifecycle::{
     events::PodEvents,
@@ -11,17 +11,17 @@ use vdbi_lifecycle::{
     rotation::{self, Rotation},
 };
 
-/// Runs the component; the first of `arguments` is the program's name.
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    bootstrap::run(Component::Renewer, arguments, run)
+/// Runs the component over a backend; the first of `arguments` is the program's name.
+pub fn main<B: Backend>(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    bootstrap::run::<B>(Component::Renewer, arguments, run::<B>)
 }
 
-async fn run(process: &mut Process) -> anyhow::Result<()> {
+async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     // Not ready before the election is.
     process.health.register("leader-election", Probe::Ready);
     let kubernetes = process.kubernetes().await?;
-    let vault = process.vault()?;
+    let (source, ledger) = B::open(process, &kubernetes)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let settings = Settings {
         owner,
@@ -33,8 +33,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     };
     let pods = Pods::new(kubernetes.clone(), &config.injector_label);
     let events = PodEvents::new(kubernetes, pods, "vdbi-renewer");
-    let mut renewer = Renewer::new(vault.leases(&config), vault.ledger(&config), settings, &process.registry)
-        .with_events(events.clone());
+    let mut renewer = Renewer::new(source, ledger, settings, &process.registry).with_events(events.clone());
     if config.rotation.enabled {
         let settings = rotation::Settings {
             label: config.injector_label.clone(),

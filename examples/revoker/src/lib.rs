@@ -2,24 +2,24 @@
 
 use std::process::ExitCode;
 
-use bootstrap::Process;
+use bootstrap::{Backend, Process};
 use vdbi_core::{config::Component, health::Probe};
 use vdbi_lifecycle::{
     pods::{End, Pods},
     revoker::{Revoker, Settings, compare::Rules},
 };
 
-/// Runs the component; the first of `arguments` is the program's name.
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    bootstrap::run(Component::Revoker, arguments, run)
+/// Runs the component over a backend; the first of `arguments` is the program's name.
+pub fn main<B: Backend>(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    bootstrap::run::<B>(Component::Revoker, arguments, run::<B>)
 }
 
-async fn run(process: &mut Process) -> anyhow::Result<()> {
+async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
     let config = process.config.clone();
     // Not ready before the election is.
     process.health.register("leader-election", Probe::Ready);
     let kubernetes = process.kubernetes().await?;
-    let vault = process.vault()?;
+    let (source, ledger) = B::open(process, &kubernetes)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let settings = Settings {
         rules: Rules {
@@ -37,8 +37,7 @@ async fn run(process: &mut Process) -> anyhow::Result<()> {
     let end =
         End { without_label: config.revoker.revoke_without_label, overdue: config.revoker.overdue_after };
     let pods = Pods::new(kubernetes, &config.injector_label).with_end(end);
-    let revoker =
-        Revoker::new(vault.leases(&config), vault.ledger(&config), pods, settings, &process.registry);
+    let revoker = Revoker::new(source, ledger, pods, settings, &process.registry);
     let elections = process.elections().await?;
     let work = move |shard, term| revoker.clone().for_shard(shard).run(term);
     elections.run(work, process.shutdown.clone()).await?;

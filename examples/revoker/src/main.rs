@@ -1,5 +1,5 @@
 //! vdbi-revoker: revokes the credentials of pods that are done. Replicas elect a leader for each shard.
 
 fn main() -> std::process::ExitCode {
-    revoker::main(std::env::args())
+    revoker::main::<bootstrap::Vault>(std::env::args())
 }

@@ -17,6 +17,9 @@ use super::{
     values::Values,
 };
 
+/// Keys without which there is no session at OpenBao or Vault.
+const REQUIRED_BY_VAULT: [&str; 4] = ["vaultAddress", "kubeRole", "vaultSecretName", "vaultSecretPrefix"];
+
 /// A configuration, and what its author should know about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -67,6 +70,29 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         component: Component,
     ) -> Result<Loaded, ConfigError> {
+        Self::read(file, environment, component, &REQUIRED_BY_VAULT)
+    }
+
+    /// As [`load`](Self::load), for a component over another backend than OpenBao or Vault: `vaultAddress`, `kubeRole`,
+    /// `vaultSecretName` and `vaultSecretPrefix` need not be there.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
+    pub fn load_without_vault(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        component: Component,
+    ) -> Result<Loaded, ConfigError> {
+        Self::read(file, environment, component, &[])
+    }
+
+    fn read(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        component: Component,
+        required: &[&str],
+    ) -> Result<Loaded, ConfigError> {
         let text = match file {
             Some(path) => fs::read_to_string(path)
                 .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?,
@@ -82,6 +108,12 @@ impl Config {
         }
         let mut notices = overlay(&mut values, environment);
         notices.extend(without_effect(&values, component));
+        for path in required {
+            let replaced = *path == "kubeRole" && component == Component::Nri && values.is_set("kubeRoleNri");
+            if !replaced {
+                values.require(path);
+            }
+        }
         let config = typed(&mut values, component);
         if values.problems.is_empty() {
             Ok(Loaded { config, notices })
@@ -134,12 +166,6 @@ fn without_effect(values: &Values, component: Component) -> Option<String> {
 
 fn typed(values: &mut Values, component: Component) -> Config {
     mode(values, component);
-    for required in ["vaultAddress", "kubeRole", "vaultSecretName", "vaultSecretPrefix"] {
-        let replaced = required == "kubeRole" && component == Component::Nri && values.is_set("kubeRoleNri");
-        if !replaced {
-            values.require(required);
-        }
-    }
     for path in [
         "vaultAuthPath",
         "vaultSecretName",

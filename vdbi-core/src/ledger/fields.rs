@@ -18,6 +18,9 @@ const SCHEMA: &str = "1";
 /// Bytes in one value of a key's custom metadata, at most.
 const LONGEST_NOTE: usize = 512;
 
+/// What the field `Token` says where there is none; it tells such an entry from one that has lost its accessor.
+const NO_TOKEN: &str = "none";
+
 /// Why stored fields are no entry.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,6 +50,10 @@ impl Entry {
             TokenHandle::Accessor(accessor) => {
                 put("TokenAccessor", accessor);
                 self.raw_token.as_ref()
+            }
+            TokenHandle::None => {
+                put("Token", NO_TOKEN);
+                None
             }
         };
         put("TokenId", raw.map_or("", Secret::expose));
@@ -112,11 +119,13 @@ impl Entry {
             service_account: text("ServiceAccountName").unwrap_or_default(),
             node: text("NodeName"),
         };
+        let tokenless = text("Token").is_some_and(|token| token == NO_TOKEN);
         let (database, role) = (text("Database").unwrap_or_default(), text("Role").unwrap_or_default());
         let raw = take("TokenId");
         let (token, raw_token) = match (accessor, raw) {
             (Some(accessor), raw) => (TokenHandle::Accessor(accessor), raw),
             (None, Some(raw)) => (TokenHandle::Raw(raw), None),
+            (None, None) if tokenless => (TokenHandle::None, None),
             (None, None) => return Err(FieldError::Missing("TokenAccessor")),
         };
         Ok(Self { lease: Lease { id, token }, owner, pod, database, role, issued_at, ttl, raw_token })
@@ -202,6 +211,16 @@ mod tests {
         assert!(Entry { lease, ..entry() }.to_notes().is_none());
         let long = Lease { id: "x".repeat(513), ..entry().lease };
         assert!(Entry { lease: long, ..entry() }.to_notes().is_none());
+    }
+
+    #[test]
+    fn an_entry_without_a_token_is_told_from_one_that_lost_its_accessor() {
+        let lease = Lease { token: TokenHandle::None, ..entry().lease };
+        let mut fields = stored(Entry { lease, ..entry() }.to_fields());
+        let read = Entry::from_fields(fields.clone()).unwrap();
+        assert!(matches!(read.lease.token, TokenHandle::None));
+        fields.remove("Token");
+        assert_eq!(Entry::from_fields(fields).unwrap_err(), FieldError::Missing("TokenAccessor"));
     }
 
     #[test]

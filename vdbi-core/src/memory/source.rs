@@ -335,6 +335,7 @@ impl Credential {
         match handle {
             TokenHandle::Accessor(accessor) => self.accessor == *accessor,
             TokenHandle::Raw(token) => self.token.expose() == token.expose(),
+            TokenHandle::None => false,
         }
     }
 }

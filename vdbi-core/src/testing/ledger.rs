@@ -70,7 +70,9 @@ pub async fn an_entry_comes_back_as_it_was_written(ledger: &impl Ledger) {
     };
     let mut taken_over = entry("taken-over");
     taken_over.lease.token = TokenHandle::Raw(Secret::new(RAW_TOKEN));
-    for written in [full, entry("sparse"), taken_over] {
+    let mut tokenless = entry("tokenless");
+    tokenless.lease.token = TokenHandle::None;
+    for written in [full, entry("sparse"), taken_over, tokenless] {
         let id = EntryId::random();
         clause.ok("record", ledger.record(id, &written).await);
         let found = read(clause, ledger, id).await.entry;

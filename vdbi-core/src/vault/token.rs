@@ -99,6 +99,7 @@ pub(super) async fn renew(access: &Access, handle: &TokenHandle) -> Result<Optio
         TokenHandle::Raw(token) => {
             itself_or(access, token, &RenewSelf {}, &RenewToken { token: token.expose() }).await
         }
+        TokenHandle::None => return Ok(None),
     };
     let capped = outcome.as_ref().is_ok_and(Reply::is_capped);
     let token = token_of(outcome, Operation::RenewToken)?;
@@ -114,6 +115,7 @@ pub(super) async fn revoke(access: &Access, handle: &TokenHandle) -> Result<(), 
         TokenHandle::Raw(token) => {
             itself_or(access, token, &RevokeSelf {}, &RevokeToken { token: token.expose() }).await
         }
+        TokenHandle::None => return Ok(()),
     };
     match outcome.map_err(|failure| failure.meaning(Operation::RevokeToken)) {
         Ok(_) | Err(SourceError::Gone(_)) => Ok(()),

@@ -35,7 +35,8 @@ struct Row<'a> {
     #[serde(borrow)]
     password: std::borrow::Cow<'a, str>,
     lease: String,
-    accessor: String,
+    /// `None` where the credential has no token.
+    accessor: Option<String>,
     seen_at: Timestamp,
     ttl_seconds: f64,
     user_placeholders: Vec<String>,
@@ -48,8 +49,12 @@ pub(super) fn encode(uid: &str, held: &Held) -> io::Result<Secret> {
 }
 
 fn row(credential: &Credential) -> io::Result<Row<'_>> {
-    let TokenHandle::Accessor(accessor) = &credential.lease.token else {
-        return Err(io::Error::other("a credential that was just issued has an accessor"));
+    let accessor = match &credential.lease.token {
+        TokenHandle::Accessor(accessor) => Some(accessor.clone()),
+        TokenHandle::None => None,
+        TokenHandle::Raw(_) => {
+            return Err(io::Error::other("a credential that was just issued has no raw token"));
+        }
     };
     let texts =
         |placeholders: &BTreeSet<Placeholder>| placeholders.iter().map(Placeholder::to_string).collect();
@@ -59,7 +64,7 @@ fn row(credential: &Credential) -> io::Result<Row<'_>> {
         username: credential.username.clone(),
         password: credential.password.expose().into(),
         lease: credential.lease.id.clone(),
-        accessor: accessor.clone(),
+        accessor,
         seen_at: credential.seen_at,
         ttl_seconds: credential.ttl.as_secs_f64(),
         user_placeholders: texts(&credential.user_placeholders),
@@ -89,7 +94,7 @@ fn credential(row: Row<'_>) -> Option<Credential> {
         database: row.database,
         username: row.username,
         password: Secret::new(row.password),
-        lease: Lease { id: row.lease, token: TokenHandle::Accessor(row.accessor) },
+        lease: Lease { id: row.lease, token: row.accessor.map_or(TokenHandle::None, TokenHandle::Accessor) },
         seen_at: row.seen_at,
         ttl: Duration::try_from_secs_f64(row.ttl_seconds).ok()?,
         user_placeholders: placeholders(row.user_placeholders)?,

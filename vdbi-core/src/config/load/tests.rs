@@ -236,3 +236,16 @@ fn the_webhook_is_told_of_tripwire_and_plugin() {
     assert!(config.nri.enabled && !config.nri.tripwire && config.nri.require_plugin);
     assert_eq!((config.nri.plugin_name.as_str(), config.kube_role.as_str()), ("vault-db-injector", "all-rw"));
 }
+
+#[test]
+fn another_backend_needs_no_key_of_vault() {
+    let environment = || [("POD_NAMESPACE".to_owned(), "vdbi-system".to_owned())];
+    for component in [Component::Renewer, Component::Revoker] {
+        let Loaded { config, notices } = Config::load_without_vault(None, environment(), component).unwrap();
+        assert_eq!((config.vault_address.as_str(), notices.len()), ("", 0));
+        let error = Config::load(None, environment(), component).unwrap_err().to_string();
+        for key in ["vaultAddress", "kubeRole", "vaultSecretName", "vaultSecretPrefix"] {
+            assert!(error.contains(&format!("{key}: it is required")), "{error}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use crate::{memory::MemoryLedger, testing::message_of_the_broken_clause};
 async fn the_ledger_in_memory_keeps_the_contract() {
     let ledger = MemoryLedger::new();
     run(&ledger).await;
+    run(&std::sync::Arc::new(ledger.clone())).await;
     assert!(ledger.entries().is_empty(), "the suite forgets what it recorded");
 }
 
