@@ -139,3 +139,20 @@ fn tells_its_story(arguments: &[&str]) {
     }
     assert!(!text(&output.stdout).contains("PASSWORD="), "machines get no patch");
 }
+
+/// A user's name, a time, an id: what differs from run to run contains a digit.
+fn without_figures(text: &str) -> Vec<String> {
+    let plain =
+        |word: &str| if word.contains(|c: char| c.is_ascii_digit()) { "#".into() } else { word.to_owned() };
+    let lines = text.lines().map(|line| line.split_whitespace().map(plain).collect::<Vec<_>>().join(" "));
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_readme_shows_what_the_quickstart_prints() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let (_, rest) = readme.split_once("$ cargo run -p quickstart\n").unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    let output = Command::new(binary("quickstart", "quickstart").unwrap()).output().unwrap();
+    assert_eq!(without_figures(shown), without_figures(text(&output.stdout)), "{}", text(&output.stdout));
+}

@@ -51,6 +51,44 @@ fn row(definition: &Definition) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
+/// A recipe is a shortcut, never the only way.
+#[test]
+fn every_recipe_is_a_command_that_the_documentation_names_and_the_other_way_round() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (justfile, contributing) = (read("justfile"), read("CONTRIBUTING.md"));
+    let mut recipes = BTreeSet::new();
+    let mut name = "";
+    for line in justfile.lines().filter(|line| !line.starts_with('#')) {
+        match line.strip_prefix("    ") {
+            Some("@just --list") => {}
+            Some(command) => {
+                let fixed = command.split(" {{").next().unwrap_or_default();
+                recipes.insert((name.to_owned(), fixed.to_owned()));
+            }
+            None => name = line.split([' ', ':']).next().unwrap_or_default(),
+        }
+    }
+    let rows = contributing.lines().filter_map(|line| line.strip_prefix("| `just "));
+    let rows: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let (recipe, command) = row.split_once("` | `").unwrap();
+            let (name, argument) = recipe.split_once(' ').unwrap_or((recipe, ""));
+            let command = command.trim_end_matches("` |");
+            let command = command.strip_suffix(argument).unwrap_or(command).trim_end();
+            (name.to_owned(), command.to_owned())
+        })
+        .collect();
+    assert!(recipes.len() > 5, "{recipes:?}");
+    assert_eq!(recipes, rows, "the justfile, and the table of CONTRIBUTING.md");
+    let stages = read("hack/test");
+    for (_, command) in recipes.iter().filter(|(_, command)| command.starts_with("hack/test ")) {
+        for stage in command.split(' ').skip(1) {
+            assert!(stages.contains(&format!("stage_{stage}()")), "hack/test has no stage {stage}");
+        }
+    }
+}
+
 /// Names of tests in code spans of these pages: long ones with underscores.
 #[test]
 fn every_test_that_the_documentation_names_exists() {

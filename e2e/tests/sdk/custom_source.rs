@@ -77,6 +77,9 @@ fn accepted(files: &Path, login: &Login) -> Result<bool> {
     Ok(ends > SystemTime::now() && fs::read_to_string(account)? == login.password)
 }
 
-fn entries(directory: &Path) -> Result<usize> {
-    Ok(fs::read_dir(directory).with_context(|| directory.display().to_string())?.count())
+/// Without what is on its way into the ledger, whose name begins with a dot.
+fn entries(ledger: &Path) -> Result<usize> {
+    let names = fs::read_dir(ledger).with_context(|| ledger.display().to_string())?;
+    let names = names.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>>>()?;
+    Ok(names.iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")).count())
 }
