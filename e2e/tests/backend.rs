@@ -13,7 +13,10 @@ use vdbi_core::{
     metrics::Registry,
     pod::PodRef,
     secret::Secret,
-    vault::{Authentication, Issuing, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{
+        Account, Authentication, Issuing, KvFolder, Login, LoginStatus, Settings, VaultClient, VaultLedger,
+        VaultSource,
+    },
 };
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -24,7 +27,6 @@ type Source = VaultSource<TokenRequestIdentity>;
 struct Scene {
     cluster: Cluster,
     access: DatabaseAccess,
-    client: VaultClient,
     injector: Login,
     renewer: Login,
     revoker: Login,
@@ -34,30 +36,26 @@ impl Scene {
     async fn start(access: DatabaseAccess) -> Result<Self> {
         let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
         cluster.configure_database_access(&access).await?;
-        let client = VaultClient::new(
-            &Settings {
-                address: cluster.openbao().url().to_owned(),
-                namespace: None,
-                ca_file: None,
-                request_timeout: Duration::from_secs(10),
-            },
-            &Registry::disabled(),
-        )?;
+        let settings = Settings::new(cluster.openbao().url());
+        let client = VaultClient::new(&settings, &Registry::disabled())?;
         let login = async |component| -> Result<Login> {
             let file = cluster.component_token_file(&access, component).await?;
-            Ok(Login::new(client.clone(), "kubernetes", &access.component_role(component), file))
+            let role = access.component_role(component);
+            let account = Account { auth_path: "kubernetes".into(), role, token_file: file };
+            Ok(Login::new(client.clone(), account))
         };
         let (injector, renewer, revoker) = (
             login(Component::Injector).await?,
             login(Component::Renewer).await?,
             login(Component::Revoker).await?,
         );
-        Ok(Self { client, injector, renewer, revoker, access, cluster })
+        Ok(Self { injector, renewer, revoker, access, cluster })
     }
 
     fn source(&self, login: &Login, authentication: Authentication<TokenRequestIdentity>) -> Source {
-        let issuing = Issuing { token_period: PERIOD, store_raw_token: true, ..Issuing::default() };
-        VaultSource::new(self.client.clone(), login.clone(), "kubernetes", authentication, issuing)
+        let mut issuing = Issuing::default();
+        (issuing.token_period, issuing.store_raw_token) = (PERIOD, true);
+        VaultSource::new(login.clone(), "kubernetes", authentication, issuing)
     }
 
     fn token_role(&self) -> Authentication<TokenRequestIdentity> {
@@ -224,7 +222,8 @@ async fn a_component_whose_token_was_revoked_logs_in_again_and_lacking_rights_ar
 async fn the_ledger_compares_and_swaps_and_forgets() -> Result<()> {
     let scene = Scene::start(DatabaseAccess::default()).await?;
     let DatabaseAccess { mount, prefix, .. } = &scene.access;
-    let ledger = |login: &Login| VaultLedger::new(scene.client.clone(), login.clone(), mount, prefix);
+    let folder = |prefix: &str| KvFolder { mount: mount.clone(), prefix: prefix.to_owned() };
+    let ledger = |login: &Login| VaultLedger::new(login.clone(), folder(prefix));
     let (writer, reader, eraser) = (ledger(&scene.injector), ledger(&scene.renewer), ledger(&scene.revoker));
     let root = scene.cluster.openbao().root();
     ensure!(reader.list().await?.is_empty(), "an empty prefix");
@@ -265,7 +264,7 @@ async fn the_ledger_compares_and_swaps_and_forgets() -> Result<()> {
         let Err(LedgerError::Denied(text)) = outcome else { anyhow::bail!("{outcome:?}") };
         ensure!(text.contains("dbi/") && text.contains("kubernetes/"), "{text}");
     }
-    let elsewhere = VaultLedger::new(scene.client.clone(), scene.renewer.clone(), mount, "another");
+    let elsewhere = VaultLedger::new(scene.renewer.clone(), folder("another"));
     ensure!(matches!(elsewhere.list().await, Err(LedgerError::Denied(_))));
     scene.cluster.openbao().seal().await?;
     let sealed = reader.list().await;

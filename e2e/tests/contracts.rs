@@ -18,9 +18,11 @@ use vdbi_core::{
     pod::PodRef,
     secret::Secret,
     testing,
-    vault::{Authentication, Issuing, Login, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{
+        Account, Authentication, Issuing, KvFolder, Login, Settings, VaultClient, VaultLedger, VaultSource,
+    },
 };
-use vdbi_lifecycle::election::{self, BoottimeClock, Identity, LeaseElection};
+use vdbi_lifecycle::election::{self, BoottimeClock, Identity, LeaseElection, LeaseRef};
 
 const AUDIENCE: &str = "vault";
 
@@ -48,18 +50,12 @@ impl World {
         Ok(Self { cluster, access })
     }
 
-    async fn session(&self) -> Result<(VaultClient, Login)> {
-        let client = VaultClient::new(
-            &Settings {
-                address: self.cluster.openbao().url().to_owned(),
-                namespace: None,
-                ca_file: None,
-                request_timeout: Duration::from_secs(10),
-            },
-            &Registry::disabled(),
-        )?;
+    async fn session(&self) -> Result<Login> {
+        let settings = Settings::new(self.cluster.openbao().url());
+        let client = VaultClient::new(&settings, &Registry::disabled())?;
         let token_file = self.cluster.component_token_file(&self.access, Component::Injector).await?;
-        Ok((client.clone(), Login::new(client, "kubernetes", EVERYTHING, token_file)))
+        let account = Account { auth_path: "kubernetes".into(), role: EVERYTHING.into(), token_file };
+        Ok(Login::new(client, account))
     }
 
     fn identity(&self) -> TokenRequestIdentity {
@@ -71,9 +67,9 @@ impl World {
         &self,
         authentication: Authentication<TokenRequestIdentity>,
     ) -> Result<VaultSource<TokenRequestIdentity>> {
-        let (client, login) = self.session().await?;
-        let issuing = Issuing { token_period: Duration::from_secs(7200), ..Issuing::default() };
-        Ok(VaultSource::new(client, login, "kubernetes", authentication, issuing))
+        let mut issuing = Issuing::default();
+        issuing.token_period = Duration::from_secs(7200);
+        Ok(VaultSource::new(self.session().await?, "kubernetes", authentication, issuing))
     }
 
     fn request(&self, role: &str, service_account: &str) -> CredentialRequest {
@@ -169,8 +165,8 @@ async fn openbao_keeps_the_contract_of_a_source_in_projected_mode() -> Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn openbao_keeps_the_contract_of_a_ledger() -> Result<()> {
     let world = World::start(DatabaseAccess::default()).await?;
-    let (client, login) = world.session().await?;
-    let ledger = VaultLedger::new(client, login, &world.access.mount, &world.access.prefix);
+    let folder = KvFolder { mount: world.access.mount.clone(), prefix: world.access.prefix.clone() };
+    let ledger = VaultLedger::new(world.session().await?, folder);
     testing::ledger::run(&ledger).await;
     Ok(())
 }
@@ -227,8 +223,11 @@ impl testing::leadership::Fixture for Elections {
     fn contender(&self, lock: &str, identity: &str) -> LeaseElection {
         // A lease's name is a DNS name, a clause's is not.
         let lease = lock.replace('_', "-");
-        let settings = election::Settings::new(lease, "vdbi-system", Identity::new(identity, identity))
-            .scaled_to(Duration::from_secs(2));
+        let settings = election::Settings::new(
+            LeaseRef { namespace: "vdbi-system".into(), name: lease.into() },
+            Identity::new(identity).with_uid(identity),
+        )
+        .scaled_to(Duration::from_secs(2));
         let clock = Arc::new(BoottimeClock);
         LeaseElection::new(self.client.clone(), settings, clock, &Registry::disabled()).unwrap()
     }

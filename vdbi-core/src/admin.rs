@@ -12,6 +12,18 @@
 //!
 //! Health is JSON, with what [`Health::describe`] added; with `?verbose` the text that the API server's own endpoints write, which withholds the reasons.
 //! `?exclude=NAME`, which may be repeated, leaves a check out.
+//!
+//! ```
+//! use vdbi_core::{admin::{self, Addresses, AdminServer}, health::Health};
+//!
+//! let (registry, page) = admin::prometheus()?;
+//! let any = ([127, 0, 0, 1], 0).into();
+//! let server = AdminServer::bind(Addresses { admin: any, metrics: any }, Health::new(), page)?;
+//! assert_ne!(server.admin_addr(), server.metrics_addr());
+//! server.stop();
+//! # drop(registry);
+//! # Ok::<(), admin::AdminError>(())
+//! ```
 
 mod answer;
 mod page;
@@ -49,6 +61,15 @@ pub struct AdminServer {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Where to serve what. Port 0 takes any free port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Health, for the kubelet and for people: `adminAddress`.
+    pub admin: SocketAddr,
+    /// Metrics, for Prometheus: `metricsAddress`.
+    pub metrics: SocketAddr,
+}
+
 /// Why the endpoints cannot be served.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -72,17 +93,13 @@ pub enum AdminError {
 }
 
 impl AdminServer {
-    /// Binds both ports, now, and serves them on a thread of its own. Port 0 takes any free port.
+    /// Binds both ports, now, and serves them on a thread of its own.
     ///
     /// # Errors
     ///
     /// [`AdminError::Bind`] names the address and its configuration key.
-    pub fn bind(
-        admin: SocketAddr,
-        metrics: SocketAddr,
-        health: Health,
-        page: PrometheusPage,
-    ) -> Result<Self, AdminError> {
+    pub fn bind(addresses: Addresses, health: Health, page: PrometheusPage) -> Result<Self, AdminError> {
+        let Addresses { admin, metrics } = addresses;
         let (admin_listener, admin) = listen("adminAddress", admin)?;
         let (metrics_listener, metrics) = listen("metricsAddress", metrics)?;
         let stop = CancellationToken::new();

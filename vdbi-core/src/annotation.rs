@@ -44,7 +44,7 @@ const DATABASE_KEYS: [&str; 8] = [
     "on-conflict",
 ];
 
-/// What to do with a pod.
+/// What to do with a pod. Whoever asks has to follow each, so that this list is complete.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// Issue and deliver credentials.
@@ -58,6 +58,7 @@ pub enum Outcome {
 
 /// What a pod asks for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// At least one, ordered by name: the order of the ids in the uuid annotation.
     pub databases: Vec<DatabaseRequest>,
@@ -69,6 +70,9 @@ pub struct Request {
 }
 
 /// One database that a pod asks for.
+///
+/// A policy with another dialect of annotations writes it as a literal: all of it has to be decided, and a constructor would take
+/// three texts that could be swapped.
 #[derive(Clone, Debug)]
 pub struct DatabaseRequest {
     /// The name that the annotations give it.
@@ -126,7 +130,7 @@ pub enum Rotation {
     Evict,
 }
 
-/// How a credential reaches the containers.
+/// How a credential reaches the containers. Whoever delivers has to know each way, so that this list is complete.
 #[derive(Clone, Debug)]
 pub enum Delivery {
     /// User and password in variables of their own (mode `classic`).
@@ -240,7 +244,7 @@ pub enum Error {
     },
 }
 
-/// Reads a pod's annotations. `default_engine` serves pods without the annotation `cluster`.
+/// Reads a pod's annotations. `default_engine` is the mount of the database secrets engine for pods without the annotation `cluster`.
 ///
 /// # Errors
 ///
@@ -294,6 +298,13 @@ pub fn parse(annotations: &BTreeMap<String, String>, default_engine: &str) -> Re
 
 /// How a pod with these annotations gets another credential before its own ends, if it asks for that.
 ///
+/// ```
+/// use vdbi_core::annotation::{Rotation, rotation};
+///
+/// let annotations = [("db-creds-injector.numberly.io/rotation".to_owned(), "evict".to_owned())].into();
+/// assert_eq!(rotation(&annotations), Ok(Some(Rotation::Evict)));
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::UnknownRotation`].
@@ -307,7 +318,14 @@ pub fn rotation(annotations: &BTreeMap<String, String>) -> Result<Option<Rotatio
 }
 
 /// The ledger entries that a uuid annotation lists. Anybody who may edit the pod may write it, so it is only ever a hint:
-/// what is no id is dropped, and so is what comes after more ids than any pod has.
+/// what is no id is dropped, and so is what comes after more ids than any pod has (64).
+///
+/// ```
+/// use vdbi_core::annotation::parse_uuids;
+///
+/// let ids = parse_uuids("2f1f6f3e-4c0b-4d0e-9a51-0d6f6c1b7a10, ../other");
+/// assert_eq!(ids.len(), 1);
+/// ```
 pub fn parse_uuids(annotation: &str) -> Vec<EntryId> {
     let ids = annotation.split(',').take(MOST_IDS).filter_map(|id| id.trim().parse().ok());
     let mut seen = BTreeSet::new();

@@ -2,10 +2,17 @@
 
 use std::{fmt, time::Duration};
 
-/// A clock that never goes back and is only compared with itself. The one for production must go on while the machine is
-/// suspended (CLOCK_BOOTTIME); tests use [`TokioClock`], which they can pause.
+/// A clock that never goes back and is only compared with itself.
+///
+/// The one for production has to go on while the machine is suspended (`CLOCK_BOOTTIME` of clock_gettime(2); `BoottimeClock` of
+/// vdbi-lifecycle is one): a leader that wakes up must not take its old term for a standing one. Tests use [`TokioClock`], which
+/// they can pause.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no clock by which the right to act can be measured",
+    note = "use `vdbi_lifecycle::election::BoottimeClock` (`TokioClock` in tests), or implement `vdbi_core::clock::Clock`"
+)]
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time since an arbitrary origin.
+    /// The time since an arbitrary origin, which is the same for the whole life of the clock. It must not block.
     fn now(&self) -> Duration;
 }
 

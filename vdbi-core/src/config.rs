@@ -2,6 +2,23 @@
 //!
 //! Every key of numberly/vault-db-injector 3.2.3 is understood. Unknown keys are errors that name the nearest known one, and
 //! all problems are reported at once. `docs/configuration.md` lists the keys; a test holds it to [`KEYS`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use vdbi_core::config::{Component, Config};
+//!
+//! let environment = [
+//!     ("INJECTOR_VAULT_ADDRESS", "https://vault:8200"),
+//!     ("INJECTOR_KUBE_ROLE", "renewer"),
+//!     ("INJECTOR_SYNC_TTL_SECOND", "600"),
+//!     ("POD_NAMESPACE", "vdbi-system"),
+//! ];
+//! let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+//! let loaded = Config::load(None, environment, Component::Renewer)?;
+//! assert_eq!(loaded.config.sync_ttl_second, Duration::from_secs(600));
+//! assert_eq!(loaded.config.renewer.renew_at, 0.5);
+//! # Ok::<(), vdbi_core::config::ConfigError>(())
+//! ```
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -16,7 +33,7 @@ pub use duration::{InvalidDuration, parse_duration};
 pub use keys::{KEYS, Key, Kind};
 pub use load::{ConfigError, Loaded};
 
-/// A component, each with a binary of its own.
+/// A component, each with a binary of its own. Whoever assembles them has to know them all, so that this list is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
     /// The admission webhook.
@@ -52,6 +69,7 @@ impl Component {
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// One JSON object per line.
     Json,

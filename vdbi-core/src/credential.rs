@@ -7,6 +7,8 @@ use thiserror::Error;
 use crate::{pod::PodRef, secret::Secret};
 
 /// What one pod asks for: one database of it.
+///
+/// It is written as a literal, on purpose: all of it is needed, and a constructor would take three texts that could be swapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialRequest {
     /// The pod, with the service account that has to be authorized.
@@ -19,7 +21,8 @@ pub struct CredentialRequest {
     pub role: String,
 }
 
-/// How a lease's token is addressed.
+/// How a lease's token is addressed. Whoever keeps leases has to keep either kind, so that this list is complete: another kind is
+/// a breaking change.
 #[derive(Clone, Debug)]
 pub enum TokenHandle {
     /// The accessor: it can renew and revoke the token, but not use it.
@@ -30,7 +33,9 @@ pub enum TokenHandle {
     None,
 }
 
-/// What renews and revokes one credential.
+/// What renews and revokes one credential. Both fields are the source's own: nobody else reads a meaning into them.
+///
+/// It is written as a literal, and taken apart without `..`, on purpose: a ledger that left out a field could not give it back.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// The lease's id, for instance `databases/creds/app/Y1k..`.
@@ -41,7 +46,18 @@ pub struct Lease {
 
 /// A credential that exists now. Whoever holds it has to record it in the [`Ledger`](crate::ledger::Ledger) and deliver it,
 /// or revoke it.
+///
+/// ```
+/// use std::time::Duration;
+/// use vdbi_core::{credential::{Issued, Lease, TokenHandle}, secret::Secret};
+///
+/// let lease = Lease { id: "app/1".into(), token: TokenHandle::None };
+/// let mut issued = Issued::new("app_1", Secret::new("hunter2"), lease, Duration::from_secs(3600));
+/// issued.warnings.push("the database is about to be moved".into());
+/// assert!(!format!("{issued:?}").contains("hunter2"));
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Issued {
     /// The database user's name.
     pub username: String,
@@ -49,15 +65,26 @@ pub struct Issued {
     pub password: Secret,
     /// What renews and revokes it.
     pub lease: Lease,
-    /// The raw token, where the ledger has to store it for a way back to the Go product.
+    /// The raw token, where the ledger has to store it for a way back to the Go product; `None` otherwise, as from
+    /// [`Issued::new`].
     pub token: Option<Secret>,
     /// How long the credential lives without a renewal: the shorter of lease and token.
     pub ttl: Duration,
-    /// What whoever looks after the pod should know, each fit for one line of kubectl (120 characters).
+    /// What whoever looks after the pod should know, each fit for one line of kubectl (120 characters). None from
+    /// [`Issued::new`].
     pub warnings: Vec<String>,
 }
 
+impl Issued {
+    /// A credential that lives for `ttl` without a renewal.
+    pub fn new(username: impl Into<String>, password: Secret, lease: Lease, ttl: Duration) -> Self {
+        Self { username: username.into(), password, lease, token: None, ttl, warnings: Vec::new() }
+    }
+}
+
 /// The outcome of a renewal.
+///
+/// It is written as a literal, on purpose: a source has to say both, or pods lose their credentials without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewed {
     /// How long what was renewed lives from now on.
@@ -208,7 +235,8 @@ impl<S: CredentialSource> CredentialSource for Arc<S> {
     }
 }
 
-/// What to do about a failure.
+/// What to do about a failure. Whoever asks decides without a wildcard arm, so that this list is complete: another advice is a
+/// breaking change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// The same call may succeed later.

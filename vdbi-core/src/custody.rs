@@ -2,6 +2,33 @@
 //!
 //! Webhook and node plugin issue through the same [`Custody`], so that what one promises the other does: no credential is seen
 //! before its ledger entry is written, and none is left behind by whoever gave up waiting.
+//!
+#![cfg_attr(feature = "memory", doc = "```")]
+#![cfg_attr(not(feature = "memory"), doc = "```ignore")]
+//! # use vdbi_core::{
+//! #     credential::CredentialRequest, custody::Custody, ledger::{EntryId, Owner}, memory::{MemoryLedger, MemorySource},
+//! #     metrics::Registry, pod::PodRef,
+//! # };
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (source, ledger) = (MemorySource::new(), MemoryLedger::new());
+//! # source.allow("app", "shop", "web");
+//! # let pod = PodRef { namespace: "shop".into(), service_account: "web".into(), ..PodRef::default() };
+//! # let request = CredentialRequest { pod, database: "main".into(), engine: "database".into(), role: "app".into() };
+//! let owner = Owner { cluster: "my-cluster".into(), release: "my-release".into() };
+//! let custody = Custody::new(source.clone(), ledger.clone(), owner, &Registry::disabled());
+//! let undelivered = custody.issue(EntryId::random(), request.clone()).await?;
+//! assert_eq!(ledger.entries().len(), 1);
+//! let issued = undelivered.deliver().expect("it is delivered once");
+//! assert!(source.can_login(&issued.username, &issued.password));
+//!
+//! // Nobody delivers this one: it is revoked.
+//! drop(custody.issue(EntryId::random(), request).await?);
+//! custody.finish().await;
+//! assert_eq!(source.leases(), [issued.lease.id]);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -120,7 +147,8 @@ impl<S: CredentialSource, L: Ledger> Custody<S, L> {
         }
     }
 
-    /// Waits for the issues and revocations that are still under way. Call it once nothing more is issued.
+    /// Waits for the issues and revocations that are still under way. Call it once nothing more is issued: it does not keep anybody
+    /// from issuing.
     pub async fn finish(&self) {
         self.tracker.close();
         self.tracker.wait().await;
@@ -138,7 +166,8 @@ impl<S: CredentialSource> Undelivered<S> {
         self.issued.as_ref().map(|issued| &issued.lease)
     }
 
-    /// Hands the credential over; from here on it is the revoker's to end.
+    /// Hands the credential over; from here on it is the revoker's to end. Since it takes itself along, what is delivered can neither be
+    /// delivered twice nor be revoked here; the answer is always there.
     pub fn deliver(mut self) -> Option<Issued> {
         self.issued.take()
     }

@@ -3,6 +3,17 @@
 //! A check is a state that somebody keeps up to date, or a function that reads one. Asking performs no I/O, so that a probe is
 //! answered within its second whatever the network does. The names and their probes are those of Kubernetes' own
 //! components; `admin` (feature `admin`) serves them.
+//!
+//! ```
+//! use vdbi_core::health::{Health, Probe};
+//!
+//! let health = Health::new();
+//! let listener = health.register("listener", Probe::Ready);
+//! assert!(!health.report(Probe::Ready, &[]).passed());
+//! listener.pass();
+//! assert!(health.report(Probe::Ready, &[]).passed());
+//! assert!(health.report(Probe::Live, &[]).passed());
+//! ```
 
 use std::{
     fmt,
@@ -24,8 +35,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How long after the last beat `runtime-heartbeat` passes.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What a check is for.
+/// What a check is for: the probes that the kubelet knows but the startup probe, for which `Ready` serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probe {
     /// Whether a restart would help. Never let it depend on Vault or Kubernetes: an outage there would restart every replica.
     Live,
@@ -77,6 +89,7 @@ pub struct Check(Arc<Mutex<Result<(), String>>>);
 
 /// The answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// The probe that was asked.
     pub probe: Probe,
@@ -90,6 +103,7 @@ pub struct Report {
 
 /// What one check said.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The check's name.
     pub name: &'static str,

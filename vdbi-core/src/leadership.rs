@@ -78,8 +78,9 @@ pub enum LeadershipError {
     DrainTimeout(Duration),
 }
 
-/// What an election knows.
+/// What an election knows. The default is what is known before anything was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// Whether the lock has been seen at all: the elector works.
     pub initialized: bool,
@@ -89,14 +90,25 @@ pub struct Status {
     pub holder: String,
 }
 
+impl Status {
+    /// The lock has been seen, and `holder` has it; nobody has where that is empty.
+    pub fn seen(holder: impl Into<String>) -> Self {
+        Self { initialized: true, leading: false, holder: holder.into() }
+    }
+
+    /// The same, and the holder is this replica.
+    #[must_use]
+    pub fn leading(self) -> Self {
+        Self { leading: true, ..self }
+    }
+}
+
 /// The right to act, until its deadline. Clones share it.
 #[derive(Clone)]
 pub struct Term(Arc<Shared>);
 
 struct Shared {
-    lease: String,
-    identity: String,
-    fence: String,
+    id: TermId,
     clock: Arc<dyn Clock>,
     /// Nanoseconds on `clock`; moved forward by each acknowledged renewal.
     deadline: AtomicU64,
@@ -110,27 +122,46 @@ struct Shared {
 #[derive(Debug)]
 pub struct TermControl(Term);
 
+/// What tells a term from every other, in logs and metrics.
+///
+/// It is written as a literal, on purpose: a constructor would take three texts that could be swapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TermId {
+    /// The lease's name: what is led.
+    pub lease: String,
+    /// This replica's identity in the lease: who leads.
+    pub identity: String,
+    /// Which of the lease's terms it is. It grows with every term; of a Kubernetes Lease it is the resourceVersion of the write that
+    /// won it.
+    pub fence: String,
+}
+
 /// The term is over: whatever was about to happen must not.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("leadership of {lease} is over")]
+#[non_exhaustive]
 pub struct TermOver {
     /// The lease whose term it was.
     pub lease: String,
 }
 
 impl Term {
-    /// A term for implementors of [`Leadership`]. `fence` grows with every term of a lease; `deadline` is on `clock`.
-    pub fn new(
-        lease: impl Into<String>,
-        identity: impl Into<String>,
-        fence: impl Into<String>,
-        clock: Arc<dyn Clock>,
-        deadline: Duration,
-    ) -> (Self, TermControl) {
+    /// A term for implementors of [`Leadership`]. It stands until `deadline`, which is a time on `clock`, not one from now.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use vdbi_core::{clock::{Clock, TokioClock}, leadership::{Term, TermId}};
+    ///
+    /// let clock = Arc::new(TokioClock::new());
+    /// let id = TermId { lease: "renewer".into(), identity: "renewer-0".into(), fence: "1".into() };
+    /// let (term, control) = Term::new(id, clock.clone(), clock.now() + Duration::from_secs(10));
+    /// assert!(term.check().is_ok());
+    /// control.end();
+    /// assert!(term.check().is_err());
+    /// ```
+    pub fn new(id: TermId, clock: Arc<dyn Clock>, deadline: Duration) -> (Self, TermControl) {
         let term = Self(Arc::new(Shared {
-            lease: lease.into(),
-            identity: identity.into(),
-            fence: fence.into(),
+            id,
             clock,
             deadline: AtomicU64::new(nanoseconds(deadline)),
             over: CancellationToken::new(),
@@ -141,17 +172,17 @@ impl Term {
 
     /// The lease's name.
     pub fn lease(&self) -> &str {
-        &self.0.lease
+        &self.0.id.lease
     }
 
     /// This replica's identity in the lease.
     pub fn identity(&self) -> &str {
-        &self.0.identity
+        &self.0.id.identity
     }
 
-    /// What tells this term from every other: the resourceVersion of the write that won it.
+    /// What tells this term from every other of its lease: see [`TermId::fence`].
     pub fn fence(&self) -> &str {
-        &self.0.fence
+        &self.0.id.fence
     }
 
     /// Whether the right to act still stands. Call it right before each effect.
@@ -161,7 +192,7 @@ impl Term {
     /// [`TermOver`]: stop.
     pub fn check(&self) -> Result<(), TermOver> {
         if self.0.over.is_cancelled() || self.remaining().is_zero() {
-            return Err(TermOver { lease: self.0.lease.clone() });
+            return Err(TermOver { lease: self.0.id.lease.clone() });
         }
         Ok(())
     }
@@ -208,7 +239,7 @@ impl Term {
         poll_fn(|context| {
             let ended = ended.as_mut().poll(context).is_ready() || deadline.as_mut().poll(context).is_ready();
             if ended || self.remaining().is_zero() {
-                return Poll::Ready(Err(TermOver { lease: self.0.lease.clone() }));
+                return Poll::Ready(Err(TermOver { lease: self.0.id.lease.clone() }));
             }
             future.as_mut().poll(context).map(Ok)
         })
@@ -219,9 +250,9 @@ impl Term {
 impl fmt::Debug for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Term")
-            .field("lease", &self.0.lease)
-            .field("identity", &self.0.identity)
-            .field("fence", &self.0.fence)
+            .field("lease", &self.0.id.lease)
+            .field("identity", &self.0.id.identity)
+            .field("fence", &self.0.id.fence)
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }
@@ -256,6 +287,27 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// Leads from the first moment to the shutdown: for a single replica, and for tests.
+///
+/// ```
+/// use tokio_util::sync::CancellationToken;
+/// use vdbi_core::leadership::{AlwaysLeader, Leadership};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let shutdown = CancellationToken::new();
+/// let done = shutdown.clone();
+/// let work = move |term: vdbi_core::leadership::Term| {
+///     let done = done.clone();
+///     async move {
+///         term.run(async { /* one effect */ }).await?;
+///         done.cancel();
+///         Ok(())
+///     }
+/// };
+/// AlwaysLeader::new("operator-0").run(work, shutdown).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct AlwaysLeader {
     identity: String,
@@ -276,13 +328,14 @@ impl Leadership for AlwaysLeader {
         F: Future<Output = Result<(), WorkError>> + Send + 'static,
     {
         let holder = self.identity.clone();
-        self.status.send_replace(Status { initialized: true, leading: true, holder });
+        self.status.send_replace(Status::seen(holder).leading());
         let mut fence = 0_u64;
         while !shutdown.is_cancelled() {
             fence += 1;
             let clock = Arc::new(TokioClock::new());
-            let (term, control) =
-                Term::new("always", &self.identity, fence.to_string(), clock, Duration::MAX);
+            let identity = self.identity.clone();
+            let id = TermId { lease: "always".to_owned(), identity, fence: fence.to_string() };
+            let (term, control) = Term::new(id, clock, Duration::MAX);
             let work = work(term);
             let work = AssertUnwindSafe(work)
                 .catch_unwind()
@@ -319,7 +372,8 @@ mod tests {
     use super::*;
 
     fn term(deadline: Duration) -> (Term, TermControl) {
-        Term::new("renewer", "me", "7", Arc::new(TokioClock::new()), deadline)
+        let id = TermId { lease: "renewer".into(), identity: "me".into(), fence: "7".into() };
+        Term::new(id, Arc::new(TokioClock::new()), deadline)
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,15 @@ pub use fields::FieldError;
 
 /// The key of a ledger entry. It becomes part of a path in Vault and comes back in an annotation that anybody with edit
 /// rights may change, so it is parsed, never passed on: `../other/..` and the like are no uuids.
+///
+/// ```
+/// use vdbi_core::ledger::EntryId;
+///
+/// let id = EntryId::random();
+/// assert_eq!(id.to_string().parse(), Ok(id));
+/// assert!("../other".parse::<EntryId>().is_err());
+/// assert_eq!(id.successor(), id.successor());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(Uuid);
 
@@ -67,6 +76,9 @@ pub struct Owner {
 }
 
 /// One credential of one pod.
+///
+/// It is written as a literal, and taken apart without `..`, on purpose: a ledger that left out a field would give back another
+/// entry than the one it was given, so that a new field has to break it loudly.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// What renews and revokes the credential.
@@ -81,13 +93,14 @@ pub struct Entry {
     pub role: String,
     /// When it was issued; `None` in an entry of the Go product.
     pub issued_at: Option<Timestamp>,
-    /// How long it lived from then on without a renewal; `None` where nobody wrote it down, as the Go product does not.
+    /// How long it lived from then on without a renewal, in whole seconds once it is stored; `None` where nobody wrote it down, as the
+    /// Go product does not.
     pub ttl: Option<Duration>,
     /// The raw token, stored only where a way back to the Go product is asked for.
     pub raw_token: Option<Secret>,
 }
 
-/// An entry with the version that a later [`Ledger::update`] has to name.
+/// An entry with the version that a later [`Ledger::update`] has to name. Versions are only compared for being the same.
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The entry.

@@ -2,6 +2,21 @@
 //!
 //! There is no global recorder: whoever assembles a component gives it a [`Registry`], so that two replicas in one process,
 //! as in the quickstart and in tests, keep their figures apart.
+//!
+//! ```
+//! use vdbi_core::metrics::{Definition, Kind, Registry};
+//!
+//! const ROTATED: Definition = Definition {
+//!     name: "vdbi_example_rotated_total",
+//!     kind: Kind::Counter,
+//!     unit: None,
+//!     labels: &["result"],
+//!     help: "Things rotated, by result: done, failed.",
+//! };
+//! // With the feature `admin`, `vdbi_core::admin::prometheus` gives one with a page for Prometheus.
+//! let registry = Registry::disabled();
+//! registry.counter(&ROTATED, &[("result", "done")]).increment(1);
+//! ```
 
 use std::{
     collections::HashSet,
@@ -11,7 +26,7 @@ use std::{
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder, Unit};
 
-/// What a metric is.
+/// What a metric is, as Prometheus' types of the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -22,7 +37,7 @@ pub enum Kind {
     Histogram,
 }
 
-/// One metric, as `docs/metrics.md` lists it.
+/// One metric, as `docs/metrics.md` lists it. It is written as a constant of all its parts: one without a unit or labels says so.
 #[derive(Clone, Copy, Debug)]
 pub struct Definition {
     /// The name with its prefix `vdbi_`.
@@ -48,6 +63,10 @@ struct Shared {
 }
 
 /// Gauges and counters that are computed when somebody looks, and that have no series while there is nothing to tell.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` tells no samples",
+    note = "implement `vdbi_core::metrics::Collect`, and give the registry an `Arc` of it"
+)]
 pub trait Collect: Send + Sync {
     /// What there is to tell now. It must neither block nor perform I/O.
     fn collect(&self) -> Vec<Sample>;
@@ -77,21 +96,22 @@ impl Registry {
         Self::new(Arc::new(NoopRecorder))
     }
 
-    /// The counter, at zero until it is first incremented.
+    /// The counter, at zero until it is first incremented. `labels` are those of the definition, in its order; a debug build panics
+    /// on others, and on a definition of another kind.
     pub fn counter(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Counter {
         debug_assert_eq!(definition.kind, Kind::Counter, "{}", definition.name);
         self.describe(definition);
         self.0.recorder.register_counter(&key(definition, labels), &METADATA)
     }
 
-    /// The gauge.
+    /// The gauge, in the definition's unit; `labels` as those of [`counter`](Self::counter).
     pub fn gauge(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Gauge {
         debug_assert_eq!(definition.kind, Kind::Gauge, "{}", definition.name);
         self.describe(definition);
         self.0.recorder.register_gauge(&key(definition, labels), &METADATA)
     }
 
-    /// The histogram.
+    /// The histogram, in the definition's unit; `labels` as those of [`counter`](Self::counter).
     pub fn histogram(&self, definition: &Definition, labels: &[(&'static str, &str)]) -> Histogram {
         debug_assert_eq!(definition.kind, Kind::Histogram, "{}", definition.name);
         self.describe(definition);

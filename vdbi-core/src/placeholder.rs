@@ -1,4 +1,14 @@
 //! What stands in a pod for a secret until the node puts that in its place. The format is the Go product's.
+//!
+//! ```
+//! use vdbi_core::placeholder::Placeholder;
+//!
+//! let placeholder = Placeholder::random();
+//! let uri = format!("postgresql://app:{placeholder}@db/shop");
+//! let (range, found) = Placeholder::find_all(&uri).next().unwrap();
+//! assert_eq!(found, placeholder);
+//! assert_eq!(uri[range].parse(), Ok(placeholder));
+//! ```
 
 use std::{fmt, ops::Range, str::FromStr};
 

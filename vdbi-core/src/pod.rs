@@ -21,6 +21,15 @@ pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 /// A pod as far as it is known: at admission the API server has not given it a uid yet, and a pod of a controller may not
 /// have a name.
+///
+/// Write one with `..PodRef::default()` for what is not known: more may be known one day.
+///
+/// ```
+/// use vdbi_core::pod::PodRef;
+///
+/// let pod = PodRef { namespace: "shop".into(), service_account: "web".into(), ..PodRef::default() };
+/// assert_eq!(pod.to_string(), "shop/(name to be generated)");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodRef {
     /// The namespace; of an admission the request's, which the API server vouches for.

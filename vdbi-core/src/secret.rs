@@ -7,6 +7,14 @@ use serde::{Deserialize, Deserializer};
 
 /// A password or token. It has no `Display` and no `Serialize`, its `Debug` says `[REDACTED]`, and its memory is wiped when
 /// it is dropped; the one way to its text is [`Secret::expose`], which is easy to find in a review.
+///
+/// ```
+/// use vdbi_core::secret::Secret;
+///
+/// let password = Secret::new("hunter2");
+/// assert_eq!(format!("{password:?}"), "[REDACTED]");
+/// assert_eq!(password.expose(), "hunter2");
+/// ```
 #[derive(Clone)]
 pub struct Secret(SecretString);
 

@@ -30,7 +30,7 @@ mod view;
 pub use clock::BoottimeClock;
 pub use elections::Elections;
 pub use identity::Identity;
-pub use settings::Settings;
+pub use settings::{LeaseRef, Settings};
 
 /// Elects one leader by a Lease of `coordination.k8s.io/v1`. Needs the verbs get, create, update and watch on leases in its
 /// namespace; without watch it polls.

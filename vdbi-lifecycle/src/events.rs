@@ -33,7 +33,7 @@ pub struct PodEvents {
 
 /// What happened to a pod's credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub(crate) enum News {
     /// It ends after this time, whatever is renewed: a maximum is in sight.
     Ending(Duration),
     /// It no longer exists.
@@ -57,7 +57,7 @@ impl PodEvents {
     }
 
     /// Tells the pod to which the entry belongs, if it is there. A failure is logged: nothing depends on events.
-    pub async fn tell(&self, id: EntryId, entry: &Entry, news: News) {
+    pub(crate) async fn tell(&self, id: EntryId, entry: &Entry, news: News) {
         if let Err(error) = self.try_tell(id, entry, news).await {
             tracing::warn!(%id, %error, "could not write an event for the pod of ledger entry {id}: {error}");
         }

@@ -20,7 +20,7 @@ use vdbi_core::{
 
 use crate::shard::Shard;
 
-pub use sighting::Sighting;
+pub(crate) use sighting::Sighting;
 
 /// A pod that has ended has no use for its credentials, though its object remains.
 pub(crate) const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
@@ -36,19 +36,20 @@ pub struct Pods {
     end: End,
 }
 
-/// When a pod counts as ended, beyond being deleted, `Succeeded` or `Failed`.
+/// When a pod counts as ended, beyond being deleted, `Succeeded` or `Failed`: made by `End::default()`, and changed field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct End {
-    /// A pod that loses the label has ended, though it runs on.
+    /// A pod that loses the label has ended, though it runs on: not by default.
     pub without_label: bool,
     /// A pod that should have been gone for so long has ended: its grace period is over, and no kubelet has confirmed that it is
-    /// gone, since its node is away. `metadata.deletionTimestamp` says when it should be gone.
+    /// gone, since its node is away. `metadata.deletionTimestamp` says when it should be gone. By default 300 s.
     pub overdue: Duration,
 }
 
 /// What happened to the labelled pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A pod appeared or changed.
     Seen {
         /// Its namespace.
@@ -75,7 +76,7 @@ pub enum Change {
 
 /// The live pods, and which ledger entries they claim.
 #[derive(Debug, Default)]
-pub struct Claims(HashMap<String, Claimants>);
+pub(crate) struct Claims(HashMap<String, Claimants>);
 
 /// Those of one namespace.
 #[derive(Debug, Default)]
@@ -86,11 +87,11 @@ struct Claimants {
 
 /// A pod that claims an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimant {
+pub(crate) struct Claimant {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
 }
 
 impl Default for End {
@@ -101,7 +102,7 @@ impl Default for End {
 }
 
 impl Pods {
-    /// The pods that carry `label` with the value `true`.
+    /// The pods, of all namespaces, that carry `label` with the value `true`. Nothing is asked yet.
     pub fn new(client: Client, label: &str) -> Self {
         Self { client, label: format!("{label}=true"), end: End::default() }
     }
@@ -117,7 +118,7 @@ impl Pods {
     /// # Errors
     ///
     /// The API server's.
-    pub async fn labelled_claims(&self) -> Result<Claims, kube::Error> {
+    pub(crate) async fn labelled_claims(&self) -> Result<Claims, kube::Error> {
         self.claims(Api::all(self.client.clone()), ListParams::default().labels(&self.label), None).await
     }
 
@@ -126,7 +127,7 @@ impl Pods {
     /// # Errors
     ///
     /// The API server's.
-    pub async fn claims_in(&self, namespace: &str) -> Result<Claims, kube::Error> {
+    pub(crate) async fn claims_in(&self, namespace: &str) -> Result<Claims, kube::Error> {
         self.claims_of(namespace, None, None).await
     }
 
@@ -138,7 +139,7 @@ impl Pods {
     /// # Errors
     ///
     /// The API server's.
-    pub async fn claims_of(
+    pub(crate) async fn claims_of(
         &self,
         namespace: &str,
         name: Option<&str>,
@@ -180,7 +181,7 @@ impl Pods {
 
     /// What happens to labelled pods, for as long as it is polled. Failures are logged and the watch is started again with
     /// backoff; `connected` is told when there is a watch and when there is none.
-    pub fn changes<F: Fn(bool) + Clone + Send + Sync + 'static>(
+    pub(crate) fn changes<F: Fn(bool) + Clone + Send + Sync + 'static>(
         &self,
         connected: F,
     ) -> impl Stream<Item = Change> + Send + use<F> {
@@ -234,7 +235,7 @@ impl std::fmt::Debug for Pods {
 
 impl Claims {
     /// Adds a pod with what it claims.
-    pub fn insert(&mut self, pod: &Sighting) {
+    pub(crate) fn insert(&mut self, pod: &Sighting) {
         let claimant = Arc::new(Claimant::from(pod));
         let claimants = self.0.entry(pod.namespace().unwrap_or_default()).or_default();
         for id in claimed(pod) {
@@ -246,18 +247,18 @@ impl Claims {
     }
 
     /// Whether the entry's own pod is among them.
-    pub fn hold(&self, id: EntryId, entry: &Entry) -> bool {
+    pub(crate) fn hold(&self, id: EntryId, entry: &Entry) -> bool {
         self.holder(id, entry).is_some()
     }
 
     /// The entry's own pod, if it is among them: that with its uid, whatever its annotation says. While the uid is not known, one of its
     /// namespace that lists the id, and has its name as far as that is known. Another pod that lists the id keeps nothing alive.
-    pub fn holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
+    pub(crate) fn holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
         self.holders(id, entry).next()
     }
 
     /// The entry's own pod, where only one can be it.
-    pub fn sole_holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
+    pub(crate) fn sole_holder(&self, id: EntryId, entry: &Entry) -> Option<&Claimant> {
         let mut holders = self.holders(id, entry);
         holders.next().filter(|_| holders.next().is_none())
     }
@@ -274,7 +275,7 @@ impl Claims {
 
 impl Claimant {
     /// Whether it is this pod, as far as name and uid are known.
-    pub fn may_be(&self, pod: &PodRef) -> bool {
+    pub(crate) fn may_be(&self, pod: &PodRef) -> bool {
         pod.name.as_ref().is_none_or(|known| *known == self.name)
             && pod.uid.as_ref().is_none_or(|known| *known == self.uid)
     }

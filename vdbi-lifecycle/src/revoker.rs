@@ -1,9 +1,10 @@
 //! Ends credentials whose pods are done.
 
-pub mod compare;
+mod compare;
 pub mod metrics;
-pub mod queue;
+mod queue;
 
 mod run;
 
+pub use compare::Rules;
 pub use run::{Revoker, Settings};

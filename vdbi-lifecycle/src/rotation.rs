@@ -38,7 +38,7 @@ use crate::{
 };
 
 pub mod metrics;
-pub mod plan;
+mod plan;
 
 mod evict;
 mod look;
@@ -47,13 +47,21 @@ mod run;
 use metrics::Metrics;
 use plan::{Fate, Note};
 
-/// How pods are rotated.
+/// How pods are rotated: made by [`Settings::new`], and changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// The label, with the value `true`, of the pods that take part.
     pub label: String,
-    /// Rotations under way at once, at most, while there is time.
+    /// Rotations under way at once, at most, while there is time: 5.
     pub max_in_flight: usize,
+}
+
+impl Settings {
+    /// The pods that carry `label` with the value `true`, and the defaults of the configuration, which the fields tell.
+    pub fn new(label: impl Into<String>) -> Self {
+        Self { label: label.into(), max_in_flight: 5 }
+    }
 }
 
 /// Rotates the pods whose credentials a [`Renewer`](crate::renewer::Renewer) finds to end: see

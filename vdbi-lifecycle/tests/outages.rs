@@ -12,7 +12,7 @@ use vdbi_core::{
     admin::{self, PrometheusPage},
     clock::Clock,
     credential::CredentialSource,
-    leadership::{Term, TermControl},
+    leadership::{Term, TermControl, TermId},
     ledger::{EntryId, Ledger, Owner},
     memory::{
         LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation,
@@ -24,7 +24,7 @@ use vdbi_core::{
 use vdbi_lifecycle::{
     pods::Pods,
     renewer::{self, Renewer},
-    revoker::{self, Revoker, compare::Rules},
+    revoker::{self, Revoker},
 };
 
 use credential::issue;
@@ -49,7 +49,11 @@ struct World {
 impl World {
     /// Credentials whose pods are gone, or have never been.
     async fn with(credentials: usize, ttl: Duration, age: Duration) -> Self {
-        let (term, control) = Term::new("lease", "me", "1", Arc::new(SuspendableClock::new()), TERM);
+        let (term, control) = Term::new(
+            TermId { lease: "lease".into(), identity: "me".into(), fence: "1".into() },
+            Arc::new(SuspendableClock::new()),
+            TERM,
+        );
         let (source, ledger) = (MemorySource::new(), MemoryLedger::new());
         source.allow("app", "*", "*");
         source.set_lifetimes(Lifetimes { ttl, max_ttl: 1000 * ttl });
@@ -68,8 +72,9 @@ impl World {
     }
 
     fn revoke(&mut self, rate: f64) {
-        let rules = Rules { brake_share: 1.0, ..Rules::new(Self::owner()) };
-        let settings = revoker::Settings { rules, rate, ..revoker::Settings::new(Self::owner()) };
+        let mut settings = revoker::Settings::new(Self::owner());
+        settings.rules.brake_share = 1.0;
+        settings.rate = rate;
         let pods = Pods::new(self.kubernetes.client(), "vault-db-injector");
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
         let revoker = Revoker::new(source, ledger, pods, settings, &self.registry);
@@ -78,7 +83,8 @@ impl World {
     }
 
     fn renew(&mut self, rate: f64) {
-        let settings = renewer::Settings { rate, ..renewer::Settings::new(Self::owner()) };
+        let mut settings = renewer::Settings::new(Self::owner());
+        settings.rate = rate;
         let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &self.registry);
         let term = self.term.clone();
         self.work.spawn(async move { renewer.run(term).await.unwrap() });
@@ -164,7 +170,11 @@ async fn a_backend_that_is_slow_is_asked_less_and_less() {
 async fn a_backend_that_hangs_is_asked_less_though_every_call_ends_with_what_the_term_has_left() {
     let clock = Arc::new(SuspendableClock::new());
     let mut world = World::with(500, Duration::from_secs(7200), Duration::from_secs(600)).await;
-    let (term, control) = Term::new("lease", "me", "2", clock.clone(), Duration::from_secs(10));
+    let (term, control) = Term::new(
+        TermId { lease: "lease".into(), identity: "me".into(), fence: "2".into() },
+        clock.clone(),
+        Duration::from_secs(10),
+    );
     (world.term, world.control) = (term, control);
     let _hold = world.source.hold(SourceOperation::Revoke);
     world.revoke(1000.0);

@@ -18,7 +18,7 @@ use vdbi_core::{
     admin::{self, PrometheusPage},
     clock::TokioClock,
     credential::{CredentialSource, Issued},
-    leadership::{Term, TermControl},
+    leadership::{Term, TermControl, TermId},
     ledger::{EntryId, Ledger, Owner},
     memory::{
         Lifetimes, MemoryLedger, MemorySource,
@@ -61,7 +61,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (term, control) = Term::new("lease", "me", "1", Arc::new(TokioClock::new()), TERM);
+        let (term, control) = Term::new(
+            TermId { lease: "lease".into(), identity: "me".into(), fence: "1".into() },
+            Arc::new(TokioClock::new()),
+            TERM,
+        );
         let source = MemorySource::new();
         source.allow("app", "*", "*");
         source.set_lifetimes(LIFETIMES);
@@ -77,15 +81,14 @@ impl World {
     }
 
     fn renew(&mut self) {
-        let settings = renewer::Settings {
-            scan_interval: Duration::from_secs(10),
-            rate: 1000.0,
-            ..renewer::Settings::new(Self::owner())
-        };
+        let mut settings = renewer::Settings::new(Self::owner());
+        settings.scan_interval = Duration::from_secs(10);
+        settings.rate = 1000.0;
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let events = PodEvents::new(self.kubernetes.client(), pods, "vdbi-renewer");
-        let rotation = rotation::Settings { label: LABEL.into(), max_in_flight: 5 };
-        let rotation = Rotation::new(self.connection.client(), events, rotation, &self.registry);
+        let settings_of_rotation = rotation::Settings::new(LABEL);
+        let client = self.connection.client();
+        let rotation = Rotation::new(client, events, settings_of_rotation, &self.registry);
         let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &Registry::disabled())
             .with_rotation(rotation);
         let term = self.term.clone();
@@ -93,8 +96,8 @@ impl World {
     }
 
     fn revoke(&mut self) {
-        let interval = Duration::from_secs(5);
-        let settings = revoker::Settings { interval, ..revoker::Settings::new(Self::owner()) };
+        let mut settings = revoker::Settings::new(Self::owner());
+        settings.interval = Duration::from_secs(5);
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let (source, ledger) = (self.source.clone(), self.ledger.clone());
         let revoker = Revoker::new(source, ledger, pods, settings, &Registry::disabled());
@@ -103,7 +106,11 @@ impl World {
     }
 
     fn next_leader(&mut self) {
-        let (term, control) = Term::new("lease", "other", "2", Arc::new(TokioClock::new()), TERM);
+        let (term, control) = Term::new(
+            TermId { lease: "lease".into(), identity: "other".into(), fence: "2".into() },
+            Arc::new(TokioClock::new()),
+            TERM,
+        );
         (self.term, self.control) = (term, control);
     }
 

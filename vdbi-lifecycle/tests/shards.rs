@@ -33,10 +33,10 @@ use vdbi_core::{
     testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
-    election::{Elections, Identity, Settings},
+    election::{Elections, Identity, LeaseRef, Settings},
     pods::Pods,
     renewer::{self, Renewer},
-    revoker::{self, Revoker, compare::Rules},
+    revoker::{self, Revoker},
     shard::Shard,
 };
 
@@ -176,11 +176,9 @@ impl World {
     }
 
     fn renewer(&mut self, pod: &str) -> Replica {
-        let settings = renewer::Settings {
-            scan_interval: 30 * SECOND,
-            rate: 80.0,
-            ..renewer::Settings::new(Self::owner())
-        };
+        let mut settings = renewer::Settings::new(Self::owner());
+        settings.scan_interval = 30 * SECOND;
+        settings.rate = 80.0;
         let (terms, (registry, page)) = (Terms::default(), admin::prometheus().unwrap());
         let renewer = Renewer::new(self.noted(&terms), self.ledger.clone(), settings, &registry);
         let work = move |shard, term| renewer.clone().for_shard(shard).run(term);
@@ -188,9 +186,9 @@ impl World {
     }
 
     fn revoker(&mut self, pod: &str) -> Replica {
+        let mut settings = revoker::Settings::new(Self::owner());
         // Here they are really gone.
-        let rules = Rules { brake_minimum: 8 * ENTRIES, ..Rules::new(Self::owner()) };
-        let settings = revoker::Settings { rules, ..revoker::Settings::new(Self::owner()) };
+        settings.rules.brake_minimum = 8 * ENTRIES;
         let (terms, (registry, page)) = (Terms::default(), admin::prometheus().unwrap());
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let revoker = Revoker::new(self.noted(&terms), self.ledger.clone(), pods, settings, &registry);
@@ -216,7 +214,8 @@ impl World {
         W: FnMut(Shard, Term) -> F + Clone + Send + 'static,
         F: Future<Output = Result<(), WorkError>> + Send + 'static,
     {
-        let settings = Settings::new(lease, "vdbi", Identity::new(pod, pod));
+        let lease = LeaseRef { namespace: "vdbi".into(), name: lease.into() };
+        let settings = Settings::new(lease, Identity::new(pod).with_uid(pod));
         let identity = settings.identity.to_string();
         let clock = Arc::new(SuspendableClock::new());
         let elections = Elections::new(self.kubernetes.client(), settings, SHARDS, clock, registry).unwrap();

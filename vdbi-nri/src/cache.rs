@@ -21,39 +21,39 @@ mod record;
 
 /// One credential of a pod.
 #[derive(Clone, Debug)]
-pub struct Credential {
+pub(crate) struct Credential {
     /// Its ledger entry.
-    pub id: EntryId,
+    pub(crate) id: EntryId,
     /// The name that the pod's annotations give to the database.
-    pub database: String,
+    pub(crate) database: String,
     /// The database user.
-    pub username: String,
+    pub(crate) username: String,
     /// Its password.
-    pub password: Secret,
+    pub(crate) password: Secret,
     /// What renews and revokes it.
-    pub lease: Lease,
+    pub(crate) lease: Lease,
     /// When it was issued, or last seen to be alive.
-    pub seen_at: Timestamp,
+    pub(crate) seen_at: Timestamp,
     /// How long it lives from then on without a renewal.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// What stands for the user's name.
-    pub user_placeholders: BTreeSet<Placeholder>,
+    pub(crate) user_placeholders: BTreeSet<Placeholder>,
     /// What stands for the password.
-    pub password_placeholders: BTreeSet<Placeholder>,
+    pub(crate) password_placeholders: BTreeSet<Placeholder>,
 }
 
 /// The credentials of one pod.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub(crate) struct Held {
     /// One for each database that the pod has had one for.
-    pub credentials: Vec<Credential>,
+    pub(crate) credentials: Vec<Credential>,
     /// Where they come from, for the metrics.
-    pub source: Source,
+    pub(crate) source: Source,
 }
 
 /// How credentials came into the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Source {
+pub(crate) enum Source {
     /// Before a container needed them.
     Prewarm,
     /// When a container needed them.
@@ -80,7 +80,7 @@ pub struct Cache {
 
 impl Source {
     /// Its name in metrics.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Prewarm => "prewarm",
             Self::Sync => "sync",
@@ -91,7 +91,7 @@ impl Source {
 
 impl Held {
     /// What is behind each placeholder.
-    pub fn secrets(&self) -> HashMap<Placeholder, Secret> {
+    pub(crate) fn secrets(&self) -> HashMap<Placeholder, Secret> {
         let mut secrets = HashMap::new();
         for credential in &self.credentials {
             let user = Secret::new(credential.username.clone());
@@ -106,7 +106,7 @@ impl Held {
     }
 
     /// Whether every placeholder of this environment is one of these, and none of the credentials may have ended by now.
-    pub fn covers(&self, environment: &[String], now: Timestamp) -> bool {
+    pub(crate) fn covers(&self, environment: &[String], now: Timestamp) -> bool {
         let known = |placeholder: &Placeholder| {
             self.credentials.iter().any(|credential| {
                 credential.user_placeholders.contains(placeholder)
@@ -121,7 +121,7 @@ impl Held {
 
 impl Credential {
     /// Whether it may have ended by now, as far as this node knows: the renewer tells it nothing.
-    pub fn may_have_ended(&self, now: Timestamp) -> bool {
+    pub(crate) fn may_have_ended(&self, now: Timestamp) -> bool {
         let ttl = SignedDuration::try_from(self.ttl).unwrap_or(SignedDuration::MAX);
         now.duration_since(self.seen_at) >= ttl
     }
@@ -142,7 +142,7 @@ impl Cache {
     }
 
     /// The pod's credentials.
-    pub fn get(&self, uid: &str) -> Option<Arc<Held>> {
+    pub(crate) fn get(&self, uid: &str) -> Option<Arc<Held>> {
         self.held().get(uid).cloned()
     }
 
@@ -151,7 +151,7 @@ impl Cache {
     /// # Errors
     ///
     /// The file system's.
-    pub fn put(&self, uid: &str, held: Held) -> Result<Arc<Held>, CacheError> {
+    pub(crate) fn put(&self, uid: &str, held: Held) -> Result<Arc<Held>, CacheError> {
         let held = Arc::new(held);
         // One writer at a time: a file is never older than what is in memory.
         let mut all = self.held();
@@ -163,7 +163,7 @@ impl Cache {
     }
 
     /// Forgets the pod.
-    pub fn remove(&self, uid: &str) {
+    pub(crate) fn remove(&self, uid: &str) {
         let mut all = self.held();
         if all.remove(uid).is_some()
             && let Err(error) = fs::remove_file(self.directory.join(file_name(uid)))
@@ -174,18 +174,13 @@ impl Cache {
     }
 
     /// The uids of the pods that have credentials here.
-    pub fn uids(&self) -> Vec<String> {
+    pub(crate) fn uids(&self) -> Vec<String> {
         self.held().keys().cloned().collect()
     }
 
     /// How many pods have credentials here.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.held().len()
-    }
-
-    /// Whether no pod has credentials here.
-    pub fn is_empty(&self) -> bool {
-        self.held().is_empty()
     }
 
     fn write(&self, uid: &str, held: &Held) -> io::Result<()> {

@@ -39,7 +39,7 @@ const MOST_SUCCESSORS: usize = 16;
 const CHECK: Duration = Duration::from_millis(500);
 
 /// Fetches credentials and keeps them. Clones share everything.
-pub struct Deliverer<S, L>(Arc<Inner<S, L>>);
+pub(crate) struct Deliverer<S, L>(Arc<Inner<S, L>>);
 
 struct Inner<S, L> {
     custody: Custody<S, L>,
@@ -61,7 +61,7 @@ type Outcome = Result<Arc<Held>, Arc<DeliverError>>;
 
 /// Why credentials are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
+pub(crate) enum Occasion {
     /// Before a container needs them.
     Prewarm,
     /// A container needs them for the first time.
@@ -73,7 +73,7 @@ pub enum Occasion {
 /// Why a pod has no credentials. What was fetched all the same is kept for the next time.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum DeliverError {
+pub(crate) enum DeliverError {
     /// One could not be issued.
     #[error("database {database}: {error}")]
     Issue {
@@ -104,12 +104,12 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
     }
 
     /// The pod's credentials as they are in the cache.
-    pub fn cached(&self, uid: &str) -> Option<Arc<Held>> {
+    pub(crate) fn cached(&self, uid: &str) -> Option<Arc<Held>> {
         self.0.cache.get(uid)
     }
 
     /// The uids of the pods in the cache.
-    pub fn cached_uids(&self) -> Vec<String> {
+    pub(crate) fn cached_uids(&self) -> Vec<String> {
         self.0.cache.uids()
     }
 
@@ -119,7 +119,7 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
     /// # Errors
     ///
     /// See [`DeliverError`].
-    pub fn credentials(
+    pub(crate) fn credentials(
         &self,
         demand: Demand,
         occasion: Occasion,
@@ -149,7 +149,7 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
     }
 
     /// The pod is gone: its credentials are the revoker's now, and what is on its way to it is revoked.
-    pub fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         if let Some(flight) = self.0.flights().get(uid) {
             flight.abandoned.store(true, Ordering::Relaxed);
         }
@@ -158,7 +158,7 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
     }
 
     /// Waits for what is under way. Call it once nobody asks any more.
-    pub async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         self.0.tracker.close();
         self.0.tracker.wait().await;
         self.0.custody.finish().await;

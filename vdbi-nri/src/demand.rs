@@ -16,30 +16,30 @@ use vdbi_core::{
 
 /// What one pod needs.
 #[derive(Clone, Debug)]
-pub struct Demand {
+pub(crate) struct Demand {
     /// The pod, with name, uid and node, as the API server knows it.
-    pub pod: PodRef,
+    pub(crate) pod: PodRef,
     /// At least one.
-    pub databases: Vec<Wanted>,
+    pub(crate) databases: Vec<Wanted>,
 }
 
 /// One credential that a pod needs.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Where its entry goes, if nobody is there. Anybody with edit rights may have written it.
-    pub id: EntryId,
+    pub(crate) id: EntryId,
     /// What to issue.
-    pub request: CredentialRequest,
+    pub(crate) request: CredentialRequest,
     /// What stands for the user's name.
-    pub user: BTreeSet<Placeholder>,
+    pub(crate) user: BTreeSet<Placeholder>,
     /// What stands for the password.
-    pub password: BTreeSet<Placeholder>,
+    pub(crate) password: BTreeSet<Placeholder>,
 }
 
 /// Why a pod's demand is not followed. Its containers are not created.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DemandError {
+pub(crate) enum DemandError {
     /// Its annotations cannot be followed.
     #[error(transparent)]
     Annotations(#[from] annotation::Error),
@@ -58,7 +58,7 @@ impl Demand {
     /// # Errors
     ///
     /// See [`DemandError`].
-    pub fn of(pod: &Pod, default_engine: &str) -> Result<Option<Self>, DemandError> {
+    pub(crate) fn of(pod: &Pod, default_engine: &str) -> Result<Option<Self>, DemandError> {
         if !has_placeholders(pod) {
             return Ok(None);
         }
@@ -94,7 +94,7 @@ impl Demand {
     }
 
     /// The pod's uid.
-    pub fn uid(&self) -> &str {
+    pub(crate) fn uid(&self) -> &str {
         self.pod.uid.as_deref().unwrap_or_default()
     }
 }

@@ -4,16 +4,61 @@
 //! called by containerd through NRI (the Node Resource Interface) right before a container is created, puts the credential in its
 //! place: the Kubernetes API never sees it.
 //!
-//! [`substitute()`] decides, without I/O. Any doubt is a [`Refusal`], with which the container is not created: **no placeholder
-//! ever reaches an application**. [`demand`] reads from the pod what it needs, [`deliver`] fetches that once for each pod and
-//! keeps it in the [`cache`], and [`plugin`] puts these together.
+//! - [`stub`] is the connection to containerd, for any plugin that adjusts containers: it knows nothing of placeholders.
+//!   [`stub::ContainerInjector`] is the trait to implement.
+//! - [`NodePlugin`] is the plugin of vdbi, over any [`CredentialSource`](vdbi_core::credential::CredentialSource) and any
+//!   [`Ledger`](vdbi_core::ledger::Ledger). It fetches what a pod needs once, when the pod is bound to the node or a container is about to
+//!   be created, and keeps it in the [`cache`](cache::Cache).
+//! - [`substitute()`] decides about a container's environment, without I/O. Any doubt is a [`Refusal`], with which the container is not
+//!   created: **no placeholder ever reaches an application**.
 //!
-//! [`stub`] is the connection to containerd. It knows nothing of placeholders: any plugin that adjusts containers can be
-//! written with it.
+//! A whole plugin, which sets a variable in every container of the node:
+//!
+//! ```
+//! use std::{error::Error, path::PathBuf};
+//!
+//! use vdbi_core::metrics::Registry;
+//! use vdbi_nri::stub::{Adjustment, ContainerInjector, Creation, Refused, Settings, Stub};
+//!
+//! struct Hello;
+//!
+//! impl ContainerInjector for Hello {
+//!     async fn create(&self, creation: Creation<'_>) -> Result<Adjustment, Refused> {
+//!         let mut adjustment = Adjustment::default();
+//!         adjustment.set_env("GREETING", format!("hello {}", creation.pod.name))?;
+//!         Ok(adjustment)
+//!     }
+//! }
+//!
+//! async fn serve(socket: PathBuf, shutdown: impl Future<Output = ()> + Send) -> Result<(), Box<dyn Error>> {
+//!     // The name, and the index by which containerd sorts its plugins.
+//!     let mut settings = Settings::new("hello", "20")?;
+//!     settings.socket = socket;
+//!     Stub::new(settings, Hello, &Registry::disabled()).run(shutdown).await;
+//!     Ok(())
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn Error>> {
+//! #     serve("/nobody/listens/here".into(), std::future::ready(())).await
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | `testing` | a container runtime's side of NRI, to drive a plugin in tests | no |
+//!
+//! The version of `k8s-openapi`'s Kubernetes API is left to whoever builds a binary: one of its features `v1_*` has to be enabled.
+//!
+//! # The other crates
+//!
+//! `vdbi-core` has the traits and the backends, `vdbi-webhook` writes the placeholders, and `vdbi-lifecycle` renews and revokes the
+//! credentials.
 
 pub mod cache;
-pub mod deliver;
-pub mod demand;
+mod deliver;
+mod demand;
 pub mod leaks;
 pub mod metrics;
 pub mod plugin;
@@ -21,7 +66,7 @@ pub mod pods;
 mod prewarm;
 mod proto;
 pub mod stub;
-pub mod substitute;
+mod substitute;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tripwire;

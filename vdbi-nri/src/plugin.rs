@@ -28,20 +28,29 @@ use crate::{
 
 mod refusal;
 
-pub use refusal::Reason;
+pub(crate) use refusal::Reason;
 use refusal::Refusal;
 
-/// How the plugin works.
+/// How the plugin works: made by [`Settings::new`], and changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
-    /// The label, with the value `true`, of the pods that take part.
-    pub label: String,
-    /// The database secrets engine of pods without the annotation `cluster`.
+    /// The mount of the database secrets engine of pods without the annotation `cluster`.
     pub default_engine: String,
-    /// How long a container's creation may wait for a credential, at most.
+    /// How long a container's creation may wait for a credential, at most: 1.5 s. It has to be below 80 % of containerd's
+    /// `plugin_request_timeout`, after which the creation is refused without a credential.
     pub fetch_timeout: Duration,
-    /// How many pods' credentials are fetched at once before a container needs them; `None` for not at all.
+    /// How many pods' credentials are fetched at once before a container needs them, 50; `None` for not at all.
     pub prewarm: Option<usize>,
+}
+
+impl Settings {
+    /// The mount of the database secrets engine of pods without the annotation `cluster`, and the defaults of the configuration, which
+    /// the fields tell.
+    pub fn new(default_engine: impl Into<String>) -> Self {
+        let fetch_timeout = Duration::from_millis(1500);
+        Self { default_engine: default_engine.into(), fetch_timeout, prewarm: Some(50) }
+    }
 }
 
 /// Puts credentials in the place of placeholders. Clones share everything.
@@ -214,7 +223,7 @@ impl<S: CredentialSource, L: Ledger> NodePlugin<S, L> {
     }
 
     fn takes_part(&self, pod: &Pod) -> bool {
-        pod.labels.get(&self.0.settings.label).is_some_and(|value| value == "true")
+        self.0.pods.select(&pod.labels)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The node's pods, as the API server knows them: the only authority on who a pod is.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,12 +14,22 @@ use kube::{
 };
 use thiserror::Error;
 
+/// Which pods take part.
+///
+/// It is written as a literal, on purpose: a constructor would take two texts that could be swapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The label that they carry, with the value `true`: `nri.podLabel`.
+    pub label: String,
+    /// The node that they are bound to: `nri.nodeName`.
+    pub node: String,
+}
+
 /// Finds pods and follows those of one node. Needs the verbs get, list and watch on pods.
 #[derive(Clone)]
 pub struct NodePods {
     client: Client,
-    label: String,
-    node: String,
+    selection: Selection,
     store: Store<Pod>,
 }
 
@@ -31,7 +41,7 @@ pub struct Follower {
 
 /// What happens to the node's pods.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// A pod was bound to the node, or changed.
     Seen(Arc<Pod>),
     /// A pod is no longer there.
@@ -46,7 +56,7 @@ pub enum Change {
 /// Why a pod is not found.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum FindError {
+pub(crate) enum FindError {
     /// The API server knows another pod of this name, or none.
     #[error("the API server knows no pod {namespace}/{name} with the uid of this one")]
     Unknown {
@@ -61,11 +71,15 @@ pub enum FindError {
 }
 
 impl NodePods {
-    /// The pods of `node` that carry `label` with the value `true`.
-    pub fn new(client: Client, label: &str, node: &str) -> (Self, Follower) {
+    /// These pods, and what [`NodePlugin::follow`](crate::NodePlugin::follow) keeps them known by. Nothing is asked yet.
+    pub fn new(client: Client, selection: Selection) -> (Self, Follower) {
         let (store, writer) = reflector::store();
-        let pods = Self { client, label: format!("{label}=true"), node: node.to_owned(), store };
-        (pods, Follower { writer })
+        (Self { client, selection, store }, Follower { writer })
+    }
+
+    /// Whether a pod with these labels takes part.
+    pub(crate) fn select(&self, labels: &HashMap<String, String>) -> bool {
+        labels.get(&self.selection.label).is_some_and(|value| value == "true")
     }
 
     /// The pod, with exactly this uid: from memory, or from the API server where it is not known yet.
@@ -73,7 +87,7 @@ impl NodePods {
     /// # Errors
     ///
     /// See [`FindError`].
-    pub async fn find(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<Pod>, FindError> {
+    pub(crate) async fn find(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<Pod>, FindError> {
         let is_it = |pod: &Pod| pod.metadata.uid.as_deref() == Some(uid);
         let known = self.store.get(&ObjectRef::new(name).within(namespace));
         if let Some(pod) = known.filter(|pod| is_it(pod)) {
@@ -87,14 +101,16 @@ impl NodePods {
     }
 
     /// The uids of the node's pods, as far as they are known.
-    pub fn uids(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn uids(&self) -> impl Iterator<Item = String> {
         self.store.state().into_iter().filter_map(|pod| pod.uid())
     }
 
     /// What happens to the node's pods, for as long as it is polled. Failures are logged, and the watch is started again with backoff.
-    pub fn follow(&self, follower: Follower) -> impl Stream<Item = Change> + Send + use<> {
-        let configuration =
-            watcher::Config::default().labels(&self.label).fields(&format!("spec.nodeName={}", self.node));
+    pub(crate) fn follow(&self, follower: Follower) -> impl Stream<Item = Change> + Send + use<> {
+        let Selection { label, node } = &self.selection;
+        let configuration = watcher::Config::default()
+            .labels(&format!("{label}=true"))
+            .fields(&format!("spec.nodeName={node}"));
         let api: Api<Pod> = Api::all(self.client.clone());
         let changes = watcher(api, configuration).default_backoff().modify(trim);
         reflector(follower.writer, changes)
@@ -124,9 +140,6 @@ fn trim(pod: &mut Pod) {
 
 impl std::fmt::Debug for NodePods {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodePods")
-            .field("label", &self.label)
-            .field("node", &self.node)
-            .finish_non_exhaustive()
+        f.debug_struct("NodePods").field("selection", &self.selection).finish_non_exhaustive()
     }
 }

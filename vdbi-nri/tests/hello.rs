@@ -15,8 +15,9 @@ use vdbi_nri::{
 mod hello;
 
 async fn creates(connection: &PluginConnection) {
-    let pod = Pod { name: "web".to_owned(), ..Pod::default() };
-    let container = Container { env: vec!["PATH=/bin".to_owned()], ..Container::default() };
+    let (mut pod, mut container) = (Pod::default(), Container::default());
+    pod.name = "web".to_owned();
+    container.env = vec!["PATH=/bin".to_owned()];
     let created = connection.create(&pod, &container).await.unwrap();
     assert_eq!(created.apply(&container).env, ["PATH=/bin", "GREETING=hello web"]);
 }

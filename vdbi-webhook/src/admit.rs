@@ -38,14 +38,23 @@ pub struct Admission<S, L, P> {
     metrics: Metrics,
 }
 
-/// What an admission may take.
+/// What an admission may take: made by `Limits::default()`, and changed field by field.
+///
+/// ```
+/// # use std::time::Duration;
+/// use vdbi_webhook::admit::Limits;
+///
+/// let mut limits = Limits::default();
+/// limits.deadline = Duration::from_secs(5);
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Limits {
-    /// How long it may last, at most; 80 % of the API server's own timeout where that is less.
+    /// How long it may last, at most; 80 % of the API server's own timeout where that is less. By default 4 s.
     pub deadline: Duration,
-    /// How many may be under way at once; the others wait.
+    /// How many may be under way at once; the others wait. By default 256.
     pub max_in_flight: usize,
-    /// How many may wait at once; the others are denied at once.
+    /// How many may wait at once; the others are denied at once. By default 512.
     pub max_queued: usize,
 }
 
@@ -208,7 +217,7 @@ impl<S: CredentialSource, L: Ledger, P: MutationPolicy> Admission<S, L, P> {
             let id = undelivered.id();
             let Some(issued) = undelivered.deliver() else { continue };
             warnings.extend(issued.warnings);
-            grants.push(Grant { id, username: issued.username, password: issued.password });
+            grants.push(Grant::new(id, issued.username, issued.password));
         }
         Ok(grants)
     }

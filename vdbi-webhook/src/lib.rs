@@ -1,9 +1,11 @@
 //! The mutating admission webhook of vdbi: a labelled pod comes in, its database credentials are issued, entered into the
 //! ledger and patched into its containers.
 //!
-//! [`policy::MutationPolicy`] decides what a pod asks for and how it is delivered, and performs no I/O;
-//! [`admit::Admission`] drives one admission from there to its answer within one deadline; [`server`] speaks
-//! AdmissionReview v1 over TLS.
+//! - [`policy::MutationPolicy`] decides what a pod asks for and how it is delivered, and performs no I/O. It is the trait to
+//!   implement for another dialect of annotations or another way of delivery.
+//! - [`admit::Admission`] drives one admission from there to its answer within one deadline, over any
+//!   [`CredentialSource`](vdbi_core::credential::CredentialSource) and any [`Ledger`](vdbi_core::ledger::Ledger).
+//! - [`server::AdmissionServer`] speaks AdmissionReview (`admission.k8s.io/v1`) over HTTPS; [`tls`] keeps its certificate.
 //!
 //! In an operator of your own, over the embedded backend; a real one is `vdbi_core::vault::VaultSource`:
 //!
@@ -24,22 +26,29 @@
 //!     Limits::default(),
 //!     &Registry::disabled(),
 //! );
-//! let review = Review {
-//!     uid: "1".into(),
-//!     namespace: "shop".into(),
-//!     dry_run: false,
-//!     timeout: None,
-//!     pod: Some(json!({
-//!         "metadata": { "annotations": { "db-creds-injector.numberly.io/main.role": "app" } },
-//!         "spec": { "serviceAccountName": "app1", "containers": [{ "name": "web" }] },
-//!     })),
-//! };
+//! let review = Review::new("shop", json!({
+//!     "metadata": { "annotations": { "db-creds-injector.numberly.io/main.role": "app" } },
+//!     "spec": { "serviceAccountName": "app1", "containers": [{ "name": "web" }] },
+//! }));
 //! assert_eq!(admission.admit(&review).await.outcome, Outcome::Injected);
 //! # }
 //! ```
 //!
 //! An admission that fails, that outlasts its deadline or whose client goes away leaves nothing behind: what was issued by
 //! then is revoked.
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | `testing` | the contract suite of mutation policies | no |
+//!
+//! The version of `k8s-openapi`'s Kubernetes API is left to whoever builds a binary: one of its features `v1_*` has to be enabled.
+//!
+//! # The other crates
+//!
+//! `vdbi-core` has the traits and the backends, `vdbi-lifecycle` what renews and revokes the credentials, `vdbi-nri` the node plugin for
+//! the mode in which no secret reaches the Kubernetes API.
 
 pub mod admit;
 pub mod metrics;

@@ -30,8 +30,18 @@ pub use plaintext::Plaintext;
 /// - Pure: the same pod at the same time gives the same plan, and nothing is read or written elsewhere.
 /// - Idempotent: the plan for a pod that carries the patch already is [`Plan::LeaveAlone`].
 /// - Additive: a patch has only `add` operations, and what a user wrote stays, unless the user asked for its replacement.
+///
+/// # Assumptions
+///
+/// - `patch` gets the injection of a plan for the same pod, and as many grants as that has databases.
+///
+/// The suite `vdbi_webhook::testing::mutation_policy` (feature `testing`) checks this contract over any implementation.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not decide what an admission does to a pod",
+    note = "use `vdbi_webhook::policy::Plaintext` or `Placeholder`, or implement `vdbi_webhook::policy::MutationPolicy`: plan and patch"
+)]
 pub trait MutationPolicy: Send + Sync + 'static {
-    /// What to do with this pod.
+    /// What to do with this pod, given as the JSON that the API server sent. `now` is the time for whatever mark the policy leaves.
     ///
     /// # Errors
     ///
@@ -44,6 +54,7 @@ pub trait MutationPolicy: Send + Sync + 'static {
 
 /// What to do with a pod.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Plan {
     /// Admit it without credentials.
     LeaveAlone {
@@ -60,6 +71,7 @@ pub enum Plan {
 
 /// Which credentials a pod gets.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Injection {
     /// Ordered by name, as the entries of the uuid annotation are.
     pub databases: Vec<DatabaseRequest>,
@@ -67,8 +79,16 @@ pub struct Injection {
     pub warnings: Vec<String>,
 }
 
+impl Injection {
+    /// These, without a warning.
+    pub fn new(databases: Vec<DatabaseRequest>) -> Self {
+        Self { databases, warnings: Vec::new() }
+    }
+}
+
 /// One credential on its way into a pod, or what stands in for it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Grant {
     /// Its ledger entry.
     pub id: EntryId,
@@ -76,4 +96,11 @@ pub struct Grant {
     pub username: String,
     /// Its password.
     pub password: Secret,
+}
+
+impl Grant {
+    /// A credential under this ledger entry.
+    pub fn new(id: EntryId, username: impl Into<String>, password: Secret) -> Self {
+        Self { id, username: username.into(), password }
+    }
 }

@@ -15,14 +15,15 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 /// What kubectl shows of a warning in any case, in characters.
 const WARNING: usize = 120;
 
-/// What the API server asks about one pod.
+/// What the API server asks about one pod: read by [`Review::parse`], or made by [`Review::new`] and changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Review {
     /// The request's uid, which the answer echoes.
     pub uid: String,
     /// The namespace in which the pod is created; the API server vouches for it.
     pub namespace: String,
-    /// Whether nothing may be touched.
+    /// Whether nothing may be touched, as the webhook's `sideEffects: NoneOnDryRun` promises.
     pub dry_run: bool,
     /// How long the API server waits for the answer, if it says so.
     pub timeout: Option<Duration>,
@@ -32,6 +33,7 @@ pub struct Review {
 
 /// The answer to a review.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Answer {
     /// Whether the pod may be created.
     pub verdict: Verdict,
@@ -56,14 +58,34 @@ pub enum Verdict {
 }
 
 /// A refusal that the user reads.
+///
+/// ```
+/// use vdbi_webhook::review::Denial;
+///
+/// let denial = Denial::bad_request("annotation role is missing: add it");
+/// assert_eq!((denial.code, denial.to_string().as_str()), (400, "annotation role is missing: add it"));
+/// ```
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct Denial {
     /// An HTTP status code: 400 for a pod that asks wrongly, 403 for one that may not, 429 for too many at once, 500 for what may
     /// pass. Not 503, on which clients silently repeat the creation of the pod, and so load a backend that is in trouble already.
     pub code: u16,
     /// What is wrong and what to do about it.
     pub message: String,
+}
+
+impl Denial {
+    /// With any code of the 4xx or 5xx; see [`Denial::code`].
+    pub fn new(code: u16, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// A pod that asks wrongly: 400, with what to change.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, message)
+    }
 }
 
 /// Why a body is no review that this webhook can answer.
@@ -121,7 +143,14 @@ struct Resource {
 }
 
 impl Review {
-    /// Reads a request's body.
+    /// The creation of a pod (its object as JSON) in this namespace, for whoever has it from somewhere else than a request's body: with an
+    /// empty uid, no dry run, and no timeout of the API server's.
+    pub fn new(namespace: impl Into<String>, pod: Value) -> Self {
+        let (uid, namespace) = (String::new(), namespace.into());
+        Self { uid, namespace, dry_run: false, timeout: None, pod: Some(pod) }
+    }
+
+    /// Reads a request's body: an AdmissionReview of `admission.k8s.io/v1`.
     ///
     /// # Errors
     ///
@@ -141,6 +170,7 @@ impl Review {
 
     /// Takes over the API server's timeout from the query of the request, `timeout=5s`; what cannot be read is as if it were
     /// not there.
+    #[must_use]
     pub fn with_query(mut self, query: Option<&str>) -> Self {
         let parameters = query.into_iter().flat_map(|query| query.split('&'));
         self.timeout = parameters

@@ -36,6 +36,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why the server cannot start.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 #[error("cannot listen on {address} (admissionAddress): {error}")]
 pub struct BindError {
     /// The address.
@@ -44,17 +45,49 @@ pub struct BindError {
     pub error: io::Error,
 }
 
-/// How a server ends.
+/// How a server ends: made by `Shutdown::default()`, and changed field by field.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Shutdown {
     /// How long it goes on answering, closing each connection after its next answer, so that whoever sends requests finds
-    /// another server. Readiness has to have failed by then.
+    /// another server. Readiness has to have failed by then. By default 5 s, in which most clusters update their endpoints.
     pub delay: Duration,
-    /// How long the admissions that are under way then may take.
+    /// How long the admissions that are under way then may take. By default 20 s: both together are below the 30 seconds that a pod has
+    /// unless it says otherwise (`terminationGracePeriodSeconds`).
     pub grace: Duration,
 }
 
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(5), grace: Duration::from_secs(20) }
+    }
+}
+
 /// A bound HTTPS listener. TLS 1.2 at least.
+///
+/// ```
+/// # use std::{error::Error, future::ready};
+/// # use vdbi_core::{health::Health, ledger::Owner, memory::{MemoryLedger, MemorySource}, metrics::Registry, secret::Secret};
+/// # use vdbi_webhook::{admit::{Admission, Limits}, policy::Plaintext};
+/// use vdbi_webhook::{server::{AdmissionServer, Shutdown}, tls::{Material, Tls}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn Error>> {
+/// # let registry = Registry::disabled();
+/// # let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// # let (certificate, key) = (identity.cert.pem(), identity.signing_key.serialize_pem());
+/// # let owner = Owner { cluster: "c".into(), release: "r".into() };
+/// # let (source, ledger, policy) = (MemorySource::new(), MemoryLedger::new(), Plaintext::new("database"));
+/// # let admission = Admission::new(source, ledger, policy, owner, Limits::default(), &registry);
+/// # let stop = ready(());
+/// let material = Material { certificate: certificate.into(), key: Secret::new(key) };
+/// let server = AdmissionServer::bind("127.0.0.1:0".parse()?, Tls::new(&material, None, &registry)?)?;
+/// let mut shutdown = Shutdown::default();
+/// # (shutdown.delay, shutdown.grace) = Default::default();
+/// server.serve(admission, shutdown, stop).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct AdmissionServer {
     listener: TcpListener,
@@ -63,7 +96,7 @@ pub struct AdmissionServer {
 }
 
 impl AdmissionServer {
-    /// Binds the address. A rustls crypto provider must have been installed.
+    /// Binds the address, now; nothing is answered before [`serve`](Self::serve).
     ///
     /// # Errors
     ///

@@ -14,6 +14,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use jiff::Timestamp;
 use rustls::{
     ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
@@ -72,7 +73,7 @@ pub enum TlsError {
     ClientAuthorities(String),
 }
 
-/// A certificate with its chain, and its key, both PEM.
+/// A certificate with its chain, and its key, both PEM (RFC 7468).
 #[derive(Clone, Debug)]
 pub struct Material {
     /// The server's certificate first.
@@ -83,11 +84,19 @@ pub struct Material {
 
 /// Who is answered: whoever shows a certificate of one of these authorities.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientAuthorities {
     /// PEM.
     pub certificates: Vec<u8>,
     /// Names, one of which the certificate has to carry, as its common name or among its DNS names; any will do when empty.
     pub allowed_names: Vec<String>,
+}
+
+impl ClientAuthorities {
+    /// Authorities as PEM, any of whose certificates will do.
+    pub fn new(certificates: impl Into<Vec<u8>>) -> Self {
+        Self { certificates: certificates.into(), allowed_names: Vec::new() }
+    }
 }
 
 /// The server's TLS. Clones share it.
@@ -102,7 +111,8 @@ struct Inner {
 }
 
 impl Tls {
-    /// TLS with this certificate; with `callers`, only for them.
+    /// TLS with this certificate; with `callers`, only for them. The cryptography is that of the process's default provider for rustls, or
+    /// of aws-lc-rs where none is installed.
     ///
     /// # Errors
     ///
@@ -167,6 +177,12 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Whoever assembles a process chooses; nobody has to.
+fn provider() -> Arc<CryptoProvider> {
+    let installed = CryptoProvider::get_default().cloned();
+    installed.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
 fn build(
     material: &Material,
     callers: Option<&ClientAuthorities>,
@@ -179,7 +195,9 @@ fn build(
     let validity = Validity::of(first).map_err(|error| unusable(&error))?;
     let key = PrivateKeyDer::from_pem_slice(material.key.expose().as_bytes())
         .map_err(|error| TlsError::Key(error.to_string()))?;
-    let builder = ServerConfig::builder_with_protocol_versions(&[&TLS13, &TLS12]);
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| unusable(&error))?;
     let builder = match callers {
         Some(callers) => builder.with_client_cert_verifier(Callers::new(callers)?),
         None => builder.with_client_cert_verifier(WebPkiClientVerifier::no_client_auth()),
@@ -192,6 +210,7 @@ fn build(
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Source {
     /// Files, which somebody else keeps fresh: cert-manager, an operator.
     Files {
@@ -206,6 +225,7 @@ pub enum Source {
 
 /// Where the authorities of client certificates come from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CallersFile {
     /// `webhook.clientCaFile`
     pub path: PathBuf,
@@ -242,6 +262,11 @@ impl Source {
 }
 
 impl CallersFile {
+    /// A file of authorities as PEM, any of whose certificates will do.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), allowed_names: Vec::new() }
+    }
+
     fn read(&self) -> Result<ClientAuthorities, TlsError> {
         let certificates = read("webhook.clientCaFile", &self.path)?;
         Ok(ClientAuthorities { certificates, allowed_names: self.allowed_names.clone() })

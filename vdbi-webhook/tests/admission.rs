@@ -31,7 +31,7 @@ struct Webhook<P = Plaintext> {
 
 impl Webhook {
     fn new() -> Self {
-        Self::with(Plaintext::new("databases"), Limits { deadline: DEADLINE, ..Limits::default() })
+        Self::with(Plaintext::new("databases"), limits(|limits| limits.deadline = DEADLINE))
     }
 }
 
@@ -71,7 +71,19 @@ fn review(databases: &[&str]) -> Review {
         "metadata": { "generateName": "web-", "annotations": annotations },
         "spec": { "serviceAccountName": "app1", "containers": [{ "name": "web" }] },
     });
-    Review { uid: "u".into(), namespace: "shop".into(), dry_run: false, timeout: None, pod: Some(pod) }
+    changed(&Review::new("shop", pod), |review| review.uid = "u".into())
+}
+
+fn changed(review: &Review, change: impl FnOnce(&mut Review)) -> Review {
+    let mut review = review.clone();
+    change(&mut review);
+    review
+}
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
 }
 
 fn patch(answer: &Answer) -> Value {
@@ -182,7 +194,7 @@ async fn a_revocation_that_fails_is_tried_again() {
 #[tokio::test]
 async fn a_dry_run_reaches_neither_backend_nor_ledger() {
     let webhook = Webhook::new();
-    let review = Review { dry_run: true, ..review(&["MAIN"]) };
+    let review = changed(&review(&["MAIN"]), |review| review.dry_run = true);
     let answer = webhook.admission.admit(&review).await;
     assert_eq!(patch(&answer)[0]["value"][0]["value"], "dry-run");
     let calls = [SourceOperation::Authorize, SourceOperation::Issue].map(|of| webhook.source.calls(of));
@@ -206,7 +218,7 @@ async fn placeholders_are_delivered_without_an_issue_and_without_an_entry() {
 #[tokio::test]
 async fn placeholders_are_denied_where_credentials_would_be() {
     let webhook = Webhook::with(Placeholder::new("databases"), Limits::default());
-    let elsewhere = Review { namespace: "elsewhere".into(), ..review(&["MAIN"]) };
+    let elsewhere = changed(&review(&["MAIN"]), |review| review.namespace = "elsewhere".into());
     assert_eq!(webhook.denial(&elsewhere).await.code, 403);
 }
 
@@ -215,7 +227,7 @@ async fn the_api_servers_timeout_shortens_the_deadline() {
     let webhook = Webhook::new();
     let _hold = webhook.source.hold(SourceOperation::Authorize);
     let arrival = tokio::time::Instant::now();
-    let hurried = Review { timeout: Some(Duration::from_secs(2)), ..review(&["MAIN"]) };
+    let hurried = changed(&review(&["MAIN"]), |review| review.timeout = Some(Duration::from_secs(2)));
     let denial = webhook.denial(&hurried).await;
     assert_eq!(arrival.elapsed(), Duration::from_millis(1600));
     assert!(denial.message.contains("1.6s"), "{denial}");
@@ -223,7 +235,7 @@ async fn the_api_servers_timeout_shortens_the_deadline() {
 
 #[tokio::test]
 async fn beyond_the_queue_an_admission_is_denied_at_once() {
-    let limits = Limits { max_in_flight: 1, max_queued: 1, ..Limits::default() };
+    let limits = limits(|limits| (limits.max_in_flight, limits.max_queued) = (1, 1));
     let webhook = Webhook::with(Plaintext::new("databases"), limits);
     let mut hold = webhook.source.hold(SourceOperation::Authorize);
     let review = review(&["MAIN"]);
@@ -243,7 +255,7 @@ async fn beyond_the_queue_an_admission_is_denied_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_in_the_queue_counts() {
-    let limits = Limits { max_in_flight: 1, deadline: DEADLINE, ..Limits::default() };
+    let limits = limits(|limits| (limits.max_in_flight, limits.deadline) = (1, DEADLINE));
     let webhook = Webhook::with(Plaintext::new("databases"), limits);
     let _hold = webhook.source.hold(SourceOperation::Authorize);
     let review = review(&["MAIN"]);
@@ -264,10 +276,11 @@ async fn every_admission_is_counted_once_by_its_outcome() {
     }
     hold.release();
     webhook.admission.admit(&good).await;
-    webhook.admission.admit(&Review { dry_run: true, ..good.clone() }).await;
-    webhook.admission.admit(&Review { pod: None, ..good.clone() }).await;
+    webhook.admission.admit(&changed(&good, |review| review.dry_run = true)).await;
+    webhook.admission.admit(&changed(&good, |review| review.pod = None)).await;
     webhook.admission.admit(&review(&[])).await;
-    webhook.admission.admit(&Review { namespace: "elsewhere".into(), ..good.clone() }).await;
+    let elsewhere = changed(&good, |review| review.namespace = "elsewhere".into());
+    webhook.admission.admit(&elsewhere).await;
     let page = webhook.page.render();
     let mut counted: Vec<&str> =
         page.lines().filter(|line| line.starts_with("vdbi_admissions_total{")).collect();

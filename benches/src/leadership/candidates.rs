@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::leadership::{Leadership, Term};
 use vdbi_core::metrics::Registry;
-use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, LeaseRef, Settings};
 
 use super::NAMESPACE;
 
@@ -57,8 +57,11 @@ impl Candidates {
 
     async fn election(&self, lease: usize) -> Result<LeaseElection> {
         let client = e2e::kubernetes::client(&self.kubeconfig).await?;
-        let identity = Identity::new(&self.pod, &self.pod);
-        let settings = Settings::new(format!("{}-{lease}", self.prefix), NAMESPACE, identity);
+        let identity = Identity::new(&self.pod).with_uid(&self.pod);
+        let settings = Settings::new(
+            LeaseRef { namespace: NAMESPACE.to_owned(), name: format!("{}-{lease}", self.prefix) },
+            identity,
+        );
         Ok(LeaseElection::new(client, settings, Arc::new(BoottimeClock), &Registry::disabled())?)
     }
 }

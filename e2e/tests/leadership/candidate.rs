@@ -22,7 +22,7 @@ use vdbi_core::{
     leadership::{Leadership, Term},
     metrics::Registry,
 };
-use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, LeaseRef, Settings};
 
 pub(crate) const NAMESPACE: &str = "default";
 
@@ -58,8 +58,11 @@ impl Election {
     }
 
     pub(crate) fn candidate_with(&mut self, client: kube::Client, pod: &str) -> Result<Candidate> {
-        let settings =
-            Settings::new(&self.name, NAMESPACE, Identity::new(pod, pod)).scaled_to(LEASE_DURATION);
+        let settings = Settings::new(
+            LeaseRef { namespace: NAMESPACE.into(), name: self.name.clone() },
+            Identity::new(pod).with_uid(pod),
+        )
+        .scaled_to(LEASE_DURATION);
         let election = LeaseElection::new(client, settings, Arc::new(BoottimeClock), &Registry::disabled())?;
         let (terms, shutdown) = (self.terms.clone(), CancellationToken::new());
         let work = move |term: Term| {

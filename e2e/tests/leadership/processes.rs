@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
-    admin::{self, AdminServer},
+    admin::{self, Addresses, AdminServer},
     health::Health,
     leadership::Leadership,
     metrics::Registry,
 };
-use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, LeaseRef, Settings};
 
 use crate::candidate::{Election, LEASE_DURATION, NAMESPACE, kubernetes};
 
@@ -64,7 +64,11 @@ fn leads_with_work_that_blocks() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let client = client(std::env::var_os(KUBECONFIG).unwrap().as_ref()).await.unwrap();
-        let settings = Settings::new("blocked", NAMESPACE, Identity::new("a", "a")).scaled_to(LEASE_DURATION);
+        let settings = Settings::new(
+            LeaseRef { namespace: NAMESPACE.into(), name: "blocked".into() },
+            Identity::new("a").with_uid("a"),
+        )
+        .scaled_to(LEASE_DURATION);
         let election = LeaseElection::new(client, settings, Arc::new(BoottimeClock), &Registry::disabled())
             .unwrap()
             .on_overrun(|| std::process::abort());
@@ -117,7 +121,7 @@ fn answers_probes_over_a_runtime_that_blocks() {
     let health = Health::new();
     let (_registry, page) = admin::prometheus().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    let server = AdminServer::bind(any, any, health.clone(), page).unwrap();
+    let server = AdminServer::bind(Addresses { admin: any, metrics: any }, health.clone(), page).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let heartbeat = health.heartbeat();

@@ -27,7 +27,7 @@ use vdbi_nri::{
     cache::Cache,
     leaks::Leaks,
     plugin,
-    pods::NodePods,
+    pods::{NodePods, Selection},
     stub::{Settings, Stub},
 };
 
@@ -81,13 +81,10 @@ impl Node {
         let registry = Registry::disabled();
         let owner = Owner { cluster: "c".into(), release: label.into() };
         let custody = Custody::new(self.source.clone(), self.ledger.clone(), owner, &registry);
-        let (pods, follower) = NodePods::new(self.kubernetes.client(), label, NODE);
-        let settings = plugin::Settings {
-            label: label.to_owned(),
-            default_engine: "databases".to_owned(),
-            fetch_timeout: Duration::from_millis(1500),
-            prewarm: None,
-        };
+        let selection = Selection { label: label.to_owned(), node: NODE.to_owned() };
+        let (pods, follower) = NodePods::new(self.kubernetes.client(), selection);
+        let mut settings = plugin::Settings::new("databases");
+        settings.prewarm = None;
         let cache = Cache::open(self.containerd.directory().join(label))?;
         let leaks = Leaks::new(self.kubernetes.client(), "vdbi-nri");
         let plugin = NodePlugin::new(custody, cache, pods, leaks, settings, &registry);

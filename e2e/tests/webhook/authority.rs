@@ -87,11 +87,10 @@ async fn a_rotation_of_the_authority_is_trusted_all_the_while() -> Result<()> {
     cluster.kubernetes().install_webhook("https://127.0.0.1:1/", "", LABEL).await?;
     cluster.kubernetes().create_namespace("vdbi").await?;
     // Each counts from five minutes ago, so that two thirds of it are over after ten seconds.
-    let lifetimes = Lifetimes {
-        authority: Duration::from_secs(165),
-        certificate: Duration::from_secs(165),
-        settling: Duration::from_secs(3),
-    };
+    let mut lifetimes = Lifetimes::default();
+    lifetimes.authority = Duration::from_secs(165);
+    lifetimes.certificate = Duration::from_secs(165);
+    lifetimes.settling = Duration::from_secs(3);
     let managed = SelfManaged::new(
         cluster.kubernetes().admin(),
         Settings {
@@ -99,9 +98,9 @@ async fn a_rotation_of_the_authority_is_trusted_all_the_while() -> Result<()> {
             secret: "tls".into(),
             configuration: CONFIGURATION.into(),
             names: vec!["127.0.0.1".into()],
-            lifetimes,
         },
-    );
+    )
+    .with_lifetimes(lifetimes);
     let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
     let (leading, stop) = (managed.clone(), shutdown.clone());
     tasks.spawn(async move {

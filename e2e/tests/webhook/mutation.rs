@@ -62,7 +62,8 @@ async fn other_webhook(scene: &Scene, name: &str) -> Result<JoinSet<std::io::Res
     let owner = Owner { cluster: "c".into(), release: "r".into() };
     let (source, ledger) = (MemorySource::new(), MemoryLedger::new());
     let admission = Admission::new(source, ledger, Sidecar, owner, Limits::default(), &registry);
-    let end = Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(1) };
+    let mut end = Shutdown::default();
+    (end.delay, end.grace) = (Duration::ZERO, Duration::from_secs(1));
     let mut tasks = JoinSet::new();
     tasks.spawn(server.serve(admission, end, std::future::pending()));
     let change = |configuration: &mut Value| {

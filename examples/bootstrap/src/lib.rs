@@ -53,7 +53,7 @@ pub fn run<B: Backend>(
         }
     };
     let load = if B::IS_VAULT { Config::load } else { Config::load_without_vault };
-    let Loaded { config, notices } = match load(config.as_deref(), std::env::vars(), component) {
+    let Loaded { config, notices, .. } = match load(config.as_deref(), std::env::vars(), component) {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("{error}");

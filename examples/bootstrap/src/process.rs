@@ -10,14 +10,14 @@ use futures::TryFutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
-    admin::{self, AdminServer},
+    admin::{self, Addresses, AdminServer},
     config::{Component, Config},
     health::{self, Health},
     kubernetes,
     ledger::Owner,
     metrics::Registry,
 };
-use vdbi_lifecycle::election::{BoottimeClock, Elections, Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{BoottimeClock, Elections, Identity, LeaseElection, LeaseRef, Settings};
 
 /// How often an API server that cannot be asked is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -47,7 +47,8 @@ impl Process {
     pub(crate) fn start(component: Component, config: Config) -> anyhow::Result<Self> {
         let health = Health::new();
         let (registry, page) = admin::prometheus()?;
-        let admin = AdminServer::bind(config.admin_address, config.metrics_address, health.clone(), page)?;
+        let addresses = Addresses { admin: config.admin_address, metrics: config.metrics_address };
+        let admin = AdminServer::bind(addresses, health.clone(), page)?;
         tracing::info!(
             component = component.name(), version = env!("CARGO_PKG_VERSION"),
             admin = %admin.admin_addr(), metrics = %admin.metrics_addr(),
@@ -180,19 +181,17 @@ pub(crate) fn election_settings(component: Component, config: &Config) -> Settin
         "" => format!("{}-{}", config.release, component.name()),
         name => name.to_owned(),
     };
-    Settings {
-        lease_name,
-        namespace: configured.lease_namespace.clone(),
-        identity: Identity::from_env(),
-        mode: component.name().to_owned(),
-        lease_duration: configured.lease_duration,
-        hard_deadline: configured.hard_deadline,
-        abort_after: configured.abort_after,
-        renew_interval: configured.renew_interval,
-        retry: configured.retry,
-        request_timeout: configured.request_timeout,
-        drain_timeout: configured.drain_timeout,
-    }
+    let lease = LeaseRef { namespace: configured.lease_namespace.clone(), name: lease_name };
+    let mut settings = Settings::new(lease, Identity::from_env());
+    component.name().clone_into(&mut settings.mode);
+    settings.lease_duration = configured.lease_duration;
+    settings.hard_deadline = configured.hard_deadline;
+    settings.abort_after = configured.abort_after;
+    settings.renew_interval = configured.renew_interval;
+    settings.retry = configured.retry;
+    settings.request_timeout = configured.request_timeout;
+    settings.drain_timeout = configured.drain_timeout;
+    settings
 }
 
 async fn kubernetes_config() -> anyhow::Result<kube::Config> {

@@ -7,15 +7,17 @@ use vdbi_core::{
     health::{self, Health, Probe},
     kubernetes::TokenRequestIdentity,
     metrics::Registry,
-    vault::{Authentication, Issuing, Login, LoginStatus, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{
+        Account, Authentication, Issuing, KvFolder, Login, LoginStatus, Settings, VaultClient, VaultLedger,
+        VaultSource,
+    },
 };
 
 use crate::{Backend, Process};
 
-/// OpenBao or Vault: the backend of the reference binaries. One client and one session, which is kept open beside the work.
+/// OpenBao or Vault: the backend of the reference binaries. One session, which is kept open beside the work.
 #[derive(Debug)]
 pub struct Vault {
-    client: VaultClient,
     login: Login,
 }
 
@@ -39,35 +41,30 @@ impl Backend for Vault {
 
 impl Vault {
     fn new(component: Component, config: &Config, registry: &Registry) -> anyhow::Result<Self> {
-        let settings = Settings {
-            address: config.vault_address.clone(),
-            namespace: config.vault_namespace.clone(),
-            ca_file: config.vault_ca_cert.clone(),
-            request_timeout: request_timeout(component, config),
+        let mut settings = Settings::new(&config.vault_address);
+        settings.namespace.clone_from(&config.vault_namespace);
+        settings.ca_file.clone_from(&config.vault_ca_cert);
+        settings.request_timeout = request_timeout(component, config);
+        let account = Account {
+            auth_path: config.vault_auth_path.clone(),
+            role: config.kube_role.clone(),
+            token_file: config.service_account_token_file.clone(),
         };
-        let client = VaultClient::new(&settings, registry)?;
-        let token_file = config.service_account_token_file.clone();
-        let login = Login::new(client.clone(), &config.vault_auth_path, &config.kube_role, token_file);
-        Ok(Self { client, login })
+        Ok(Self { login: Login::new(VaultClient::new(&settings, registry)?, account) })
     }
 
     fn source(&self, config: &Config, kubernetes: kube::Client) -> VaultSource<TokenRequestIdentity> {
-        VaultSource::new(
-            self.client.clone(),
-            self.login.clone(),
-            &config.vault_auth_path,
-            authentication(config, kubernetes),
-            Issuing {
-                token_period: config.token_ttl,
-                store_raw_token: config.ledger.store_raw_token,
-                role_cache_ttl: config.role_cache_ttl,
-            },
-        )
+        let mut issuing = Issuing::default();
+        issuing.token_period = config.token_ttl;
+        issuing.store_raw_token = config.ledger.store_raw_token;
+        issuing.role_cache_ttl = config.role_cache_ttl;
+        let authentication = authentication(config, kubernetes);
+        VaultSource::new(self.login.clone(), &config.vault_auth_path, authentication, issuing)
     }
 
     fn ledger(&self, config: &Config) -> VaultLedger {
-        let (mount, prefix) = (&config.vault_secret_name, &config.vault_secret_prefix);
-        VaultLedger::new(self.client.clone(), self.login.clone(), mount, prefix)
+        let (mount, prefix) = (config.vault_secret_name.clone(), config.vault_secret_prefix.clone());
+        VaultLedger::new(self.login.clone(), KvFolder { mount, prefix })
     }
 
     /// Readiness follows the session: it fails once our own token has expired, not when one request failed.

@@ -55,7 +55,7 @@ impl CredentialSource for FileSource {
         let created = create(self.path("accounts", &username)?, &password, self.ttl).await;
         created.map_err(|error| SourceError::Unavailable(format!("no account can be created: {error}")))?;
         let lease = Lease { id: username.clone(), token: TokenHandle::None };
-        Ok(Issued { username, password, lease, token: None, ttl: self.ttl, warnings: Vec::new() })
+        Ok(Issued::new(username, password, lease, self.ttl))
     }
 
     async fn renew(&self, lease: &Lease) -> Result<Renewed, SourceError> {

@@ -12,9 +12,11 @@ use vdbi_core::{
     ledger::Owner,
     metrics::Registry,
     telemetry,
-    vault::{Authentication, Issuing, Login, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{
+        Account, Authentication, Issuing, KvFolder, Login, Settings, VaultClient, VaultLedger, VaultSource,
+    },
 };
-use vdbi_lifecycle::election::{self, BoottimeClock, Identity, LeaseElection};
+use vdbi_lifecycle::election::{self, BoottimeClock, Identity, LeaseElection, LeaseRef};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +33,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let scan_interval = parse_duration(&variable("SCAN_INTERVAL").unwrap_or("5m".into()))?;
     let operator = Operator::new(client.clone(), source, ledger, owner, scan_interval, &registry);
 
-    let settings = election::Settings::new("shop-operator", variable("POD_NAMESPACE")?, Identity::from_env());
+    let lease = LeaseRef { namespace: variable("POD_NAMESPACE")?, name: "shop-operator".to_owned() };
+    let settings = election::Settings::new(lease, Identity::from_env());
     let leadership = LeaseElection::new(client, settings, Arc::new(BoottimeClock), &registry)?
         .on_overrun(|| std::process::abort());
 
@@ -54,21 +57,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn vault(
     registry: &Registry,
 ) -> Result<(Login, VaultSource<TokenRequestIdentity>, VaultLedger), Box<dyn Error>> {
-    let settings = Settings {
-        address: variable("VAULT_ADDR")?,
-        namespace: None,
-        ca_file: None,
-        request_timeout: Duration::from_secs(5),
+    let mut settings = Settings::new(variable("VAULT_ADDR")?);
+    settings.request_timeout = Duration::from_secs(5);
+    let account = Account {
+        auth_path: "kubernetes".to_owned(),
+        role: variable("VAULT_ROLE")?,
+        token_file: variable("TOKEN_FILE")?.into(),
     };
-    let client = VaultClient::new(&settings, registry)?;
-    let login =
-        Login::new(client.clone(), "kubernetes", &variable("VAULT_ROLE")?, variable("TOKEN_FILE")?.into());
+    let login = Login::new(VaultClient::new(&settings, registry)?, account);
     // The webhook issues; this only renews and revokes.
     let authentication = Authentication::Legacy { token_role: None };
-    let source =
-        VaultSource::new(client.clone(), login.clone(), "kubernetes", authentication, Issuing::default());
-    let ledger =
-        VaultLedger::new(client, login.clone(), &variable("LEDGER_MOUNT")?, &variable("LEDGER_PREFIX")?);
+    let source = VaultSource::new(login.clone(), "kubernetes", authentication, Issuing::default());
+    let folder = KvFolder { mount: variable("LEDGER_MOUNT")?, prefix: variable("LEDGER_PREFIX")? };
+    let ledger = VaultLedger::new(login.clone(), folder);
     Ok((login, source, ledger))
 }
 // ANCHOR_END: vault

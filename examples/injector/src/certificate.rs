@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bootstrap::Process;
 use vdbi_core::{config::Config, leadership::Leadership};
-use vdbi_webhook::tls::{CallersFile, Keeper, Lifetimes, SelfManaged, Settings, Source, Tls, TlsError};
+use vdbi_webhook::tls::{CallersFile, Keeper, SelfManaged, Settings, Source, Tls, TlsError};
 
 /// How often a certificate that the leader has yet to make is asked for.
 const RETRY: Duration = Duration::from_millis(200);
@@ -12,11 +12,11 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The server's TLS, kept up to date beside the work; `None` when the process has to end before there is a certificate.
 pub(crate) async fn tls(process: &mut Process) -> anyhow::Result<Option<Tls>> {
     let config = process.config.clone();
-    let callers = config
-        .webhook
-        .client_ca_file
-        .clone()
-        .map(|path| CallersFile { path, allowed_names: config.webhook.client_allowed_names.clone() });
+    let callers = config.webhook.client_ca_file.as_ref().map(|path| {
+        let mut callers = CallersFile::new(path);
+        callers.allowed_names.clone_from(&config.webhook.client_allowed_names);
+        callers
+    });
     let source = if config.webhook.self_managed {
         let managed = SelfManaged::new(process.kubernetes().await?, settings(&config));
         lead(process, managed.clone()).await?;
@@ -70,6 +70,5 @@ fn settings(config: &Config) -> Settings {
         secret: config.webhook.secret_name.clone(),
         configuration: config.webhook.configuration_name.clone(),
         names: config.webhook.dns_names.clone(),
-        lifetimes: Lifetimes::default(),
     }
 }

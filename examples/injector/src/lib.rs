@@ -48,11 +48,10 @@ pub async fn serve<B: Backend>(process: &mut Process, policy: impl MutationPolic
     let kubernetes = process.kubernetes().await?;
     let (source, ledger) = B::open(process, &kubernetes)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
-    let limits = Limits {
-        deadline: config.admission_timeout,
-        max_in_flight: config.webhook.max_in_flight,
-        max_queued: config.webhook.max_queued,
-    };
+    let mut limits = Limits::default();
+    limits.deadline = config.admission_timeout;
+    limits.max_in_flight = config.webhook.max_in_flight;
+    limits.max_queued = config.webhook.max_queued;
     let admission = Admission::new(source, ledger, policy, owner, limits, &process.registry);
     listener.pass();
     tracing::info!(address = %server.local_addr(), "answering admissions on {}", server.local_addr());
@@ -62,6 +61,8 @@ pub async fn serve<B: Backend>(process: &mut Process, policy: impl MutationPolic
 }
 
 fn shutdown(config: &Config) -> Shutdown {
-    let delay = config.webhook.drain_delay;
-    Shutdown { delay, grace: config.shutdown_grace_period.saturating_sub(delay) }
+    let mut shutdown = Shutdown::default();
+    shutdown.delay = config.webhook.drain_delay;
+    shutdown.grace = config.shutdown_grace_period.saturating_sub(shutdown.delay);
+    shutdown
 }

@@ -34,7 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::Clock,
-    leadership::{Leadership, LeadershipError, Status, Term, TermControl, WorkError},
+    leadership::{Leadership, LeadershipError, Status, Term, TermControl, TermId, WorkError},
 };
 
 /// How long after a loss, or after work that failed, this replica competes again.
@@ -82,7 +82,7 @@ impl KubeLeaderElection {
             Ok(Ok(LeaseLockResult::Acquired(lease))) => lease,
             Ok(Ok(LeaseLockResult::NotAcquired(lease))) => {
                 let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
-                self.status.send_replace(Status { initialized: true, leading: false, holder });
+                self.status.send_replace(Status::seen(holder));
                 return None;
             }
             Ok(Err(error)) => {
@@ -100,9 +100,9 @@ impl KubeLeaderElection {
         F: Future<Output = Result<(), WorkError>>,
     {
         let deadline = held.sent + self.deadline();
-        let (term, control) =
-            Term::new(&self.lease, &self.identity, held.fence, self.clock.clone(), deadline);
-        self.status.send_replace(Status { initialized: true, leading: true, holder: self.identity.clone() });
+        let id = TermId { lease: self.lease.clone(), identity: self.identity.clone(), fence: held.fence };
+        let (term, control) = Term::new(id, self.clock.clone(), deadline);
+        self.status.send_replace(Status::seen(&self.identity).leading());
         let mut work = pin!(AssertUnwindSafe(work(term.clone())).catch_unwind());
         let wind_down = async {
             shutdown.cancelled().await;

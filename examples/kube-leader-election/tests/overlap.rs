@@ -19,7 +19,7 @@ use vdbi_core::{
     memory::kubernetes::{KubernetesApi, Verb},
     metrics::Registry,
 };
-use vdbi_lifecycle::election::{Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{Identity, LeaseElection, LeaseRef, Settings};
 
 const TTL: Duration = Duration::from_secs(2);
 
@@ -52,7 +52,11 @@ fn adapter(api: &KubernetesApi, identity: &str) -> KubeLeaderElection {
 }
 
 fn ours(api: &KubernetesApi, pod: &str) -> LeaseElection {
-    let settings = Settings::new("lease", "vdbi", Identity::new(pod, pod)).scaled_to(TTL);
+    let settings = Settings::new(
+        LeaseRef { namespace: "vdbi".into(), name: "lease".into() },
+        Identity::new(pod).with_uid(pod),
+    )
+    .scaled_to(TTL);
     LeaseElection::new(api.client(), settings, Arc::new(TokioClock::new()), &Registry::disabled()).unwrap()
 }
 

@@ -13,7 +13,7 @@ use vdbi_nri::{
     cache::Cache,
     leaks::Leaks,
     plugin,
-    pods::NodePods,
+    pods::{NodePods, Selection},
     stub::{self, Stub},
 };
 
@@ -39,13 +39,11 @@ async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
     let registration = process.health.register("registration", Probe::Ready);
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
     let custody = Custody::new(source, ledger, owner, &process.registry);
-    let (pods, follower) = NodePods::new(kubernetes.clone(), pod_label, node_name);
-    let settings = plugin::Settings {
-        label: pod_label.clone(),
-        default_engine: config.default_engine.clone(),
-        fetch_timeout: config.nri.fetch_timeout,
-        prewarm: config.nri.prewarmer.enabled.then_some(config.nri.prewarmer.max_concurrent),
-    };
+    let selection = Selection { label: pod_label.clone(), node: node_name.clone() };
+    let (pods, follower) = NodePods::new(kubernetes.clone(), selection);
+    let mut settings = plugin::Settings::new(&config.default_engine);
+    settings.fetch_timeout = config.nri.fetch_timeout;
+    settings.prewarm = config.nri.prewarmer.enabled.then_some(config.nri.prewarmer.max_concurrent);
     let leaks = Leaks::new(kubernetes, "vdbi-nri");
     let plugin = NodePlugin::new(custody, cache, pods, leaks, settings, &process.registry);
     let shutdown = process.shutdown.clone();

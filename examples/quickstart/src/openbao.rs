@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     kubernetes::TokenRequestIdentity,
     metrics::Registry,
-    vault::{Authentication, Issuing, Login, Settings, VaultClient, VaultLedger, VaultSource},
+    vault::{
+        Account, Authentication, Issuing, KvFolder, Login, Settings, VaultClient, VaultLedger, VaultSource,
+    },
 };
 
 use crate::{
@@ -19,7 +21,6 @@ use crate::{
 };
 
 pub(crate) struct OpenBaoStage {
-    vault: VaultClient,
     logins: HashMap<&'static str, Login>,
     access: DatabaseAccess,
     // Ends the sessions before the servers.
@@ -42,25 +43,22 @@ impl OpenBaoStage {
         };
         let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
         cluster.configure_database_access(&access).await?;
-        let vault = VaultClient::new(
-            &Settings {
-                address: cluster.openbao().url().to_owned(),
-                namespace: None,
-                ca_file: None,
-                request_timeout: Duration::from_secs(10),
-            },
-            &Registry::disabled(),
-        )?;
+        let settings = Settings::new(cluster.openbao().url());
+        let vault = VaultClient::new(&settings, &Registry::disabled())?;
         let (mut logins, mut sessions) = (HashMap::new(), JoinSet::new());
         for component in Component::ALL {
             let token_file = cluster.component_token_file(&access, component).await?;
-            let login =
-                Login::new(vault.clone(), "kubernetes", &access.component_role(component), token_file);
+            let account = Account {
+                auth_path: "kubernetes".to_owned(),
+                role: access.component_role(component),
+                token_file,
+            };
+            let login = Login::new(vault.clone(), account);
             let session = login.clone();
             sessions.spawn(async move { session.keep_alive(CancellationToken::new()).await });
             logins.insert(component.name(), login);
         }
-        Ok(Self { vault, logins, access, _sessions: sessions, cluster })
+        Ok(Self { logins, access, _sessions: sessions, cluster })
     }
 }
 
@@ -78,19 +76,14 @@ impl Stage for OpenBaoStage {
 
     fn source(&self, component: Component) -> Self::Source {
         let authentication = Authentication::Legacy { token_role: Some(self.access.token_role.clone()) };
-        let login = self.logins[component.name()].clone();
-        VaultSource::new(
-            self.vault.clone(),
-            login,
-            "kubernetes",
-            authentication,
-            Issuing { token_period: TTL, ..Issuing::default() },
-        )
+        let mut issuing = Issuing::default();
+        issuing.token_period = TTL;
+        VaultSource::new(self.logins[component.name()].clone(), "kubernetes", authentication, issuing)
     }
 
     fn ledger(&self, component: Component) -> VaultLedger {
-        let login = self.logins[component.name()].clone();
-        VaultLedger::new(self.vault.clone(), login, &self.access.mount, &self.access.prefix)
+        let (mount, prefix) = (self.access.mount.clone(), self.access.prefix.clone());
+        VaultLedger::new(self.logins[component.name()].clone(), KvFolder { mount, prefix })
     }
 
     async fn install_webhook(&self, address: SocketAddr, ca_pem: &str) -> Result<()> {

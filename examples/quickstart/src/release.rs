@@ -14,7 +14,7 @@ use vdbi_core::{
     metrics::Registry,
 };
 use vdbi_lifecycle::{
-    election::{BoottimeClock, Identity, LeaseElection, Settings},
+    election::{BoottimeClock, Identity, LeaseElection, LeaseRef, Settings},
     pods::Pods,
     renewer::{self, Renewer},
     revoker::{self, Revoker},
@@ -80,7 +80,8 @@ impl Release {
         let policy = Plaintext::new("databases");
         let admission = Admission::new(source, ledger, policy, owner.clone(), Limits::default(), &registry);
         let stop = shutdown.clone().cancelled_owned();
-        let end = Shutdown { delay: Duration::ZERO, grace: Duration::from_secs(5) };
+        let mut end = Shutdown::default();
+        (end.delay, end.grace) = (Duration::ZERO, Duration::from_secs(5));
         tasks.spawn(async move { Ok(server.serve(admission, end, stop).await?) });
         stage.install_webhook(webhook, &authority.pem()).await?;
 
@@ -94,10 +95,8 @@ impl Release {
     }
 
     fn add_renewer<S: Stage>(&mut self, stage: &S, owner: &Owner, index: usize) -> Result<()> {
-        let settings = renewer::Settings {
-            scan_interval: Duration::from_millis(500),
-            ..renewer::Settings::new(owner.clone())
-        };
+        let mut settings = renewer::Settings::new(owner.clone());
+        settings.scan_interval = Duration::from_millis(500);
         let (registry, page) = admin::prometheus()?;
         let (source, ledger) = (stage.source(Component::Renewer), stage.ledger(Component::Renewer));
         let renewer = Renewer::new(source, ledger, settings, &registry);
@@ -109,8 +108,8 @@ impl Release {
     }
 
     fn add_revoker<S: Stage>(&mut self, stage: &S, owner: &Owner, index: usize) -> Result<()> {
-        let settings =
-            revoker::Settings { interval: Duration::from_secs(5), ..revoker::Settings::new(owner.clone()) };
+        let mut settings = revoker::Settings::new(owner.clone());
+        settings.interval = Duration::from_secs(5);
         let (registry, page) = admin::prometheus()?;
         let (source, ledger) = (stage.source(Component::Revoker), stage.ledger(Component::Revoker));
         let pods = Pods::new(stage.client(), LABEL);
@@ -156,7 +155,9 @@ impl Release {
 }
 
 fn election<S: Stage>(stage: &S, lease: &str, name: &str, registry: &Registry) -> Result<LeaseElection> {
-    let identity = Identity::new(name, name);
-    let settings = Settings::new(lease, SYSTEM_NAMESPACE, identity).scaled_to(LEASE);
+    let identity = Identity::new(name).with_uid(name);
+    let settings =
+        Settings::new(LeaseRef { namespace: SYSTEM_NAMESPACE.into(), name: lease.into() }, identity)
+            .scaled_to(LEASE);
     Ok(LeaseElection::new(stage.client(), settings, Arc::new(BoottimeClock), registry)?)
 }

@@ -23,22 +23,18 @@ async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
     let kubernetes = process.kubernetes().await?;
     let (source, ledger) = B::open(process, &kubernetes)?;
     let Some(owner) = process.owner(&kubernetes).await else { return Ok(()) };
-    let settings = Settings {
-        owner,
-        renew_at: config.renewer.renew_at,
-        scan_interval: config.sync_ttl_second,
-        rate: config.vault_rate_limit,
-        max_in_flight: config.renewer.max_in_flight,
-        per_pod_metrics: config.metrics.per_pod,
-    };
+    let mut settings = Settings::new(owner);
+    settings.renew_at = config.renewer.renew_at;
+    settings.scan_interval = config.sync_ttl_second;
+    settings.rate = config.vault_rate_limit;
+    settings.max_in_flight = config.renewer.max_in_flight;
+    settings.per_pod_metrics = config.metrics.per_pod;
     let pods = Pods::new(kubernetes.clone(), &config.injector_label);
     let events = PodEvents::new(kubernetes, pods, "vdbi-renewer");
     let mut renewer = Renewer::new(source, ledger, settings, &process.registry).with_events(events.clone());
     if config.rotation.enabled {
-        let settings = rotation::Settings {
-            label: config.injector_label.clone(),
-            max_in_flight: config.rotation.max_in_flight,
-        };
+        let mut settings = rotation::Settings::new(&config.injector_label);
+        settings.max_in_flight = config.rotation.max_in_flight;
         let client = process.kubernetes_without_retries().await?;
         renewer = renewer.with_rotation(Rotation::new(client, events, settings, &process.registry));
     }

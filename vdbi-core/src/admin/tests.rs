@@ -13,7 +13,7 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST
 
 fn server(health: &Health) -> AdminServer {
     let (_, page) = prometheus().unwrap();
-    AdminServer::bind(ANY, ANY, health.clone(), page).unwrap()
+    AdminServer::bind(Addresses { admin: ANY, metrics: ANY }, health.clone(), page).unwrap()
 }
 
 /// Status and whole answer, over a blocking socket: the server needs no runtime of the caller's.
@@ -91,10 +91,11 @@ fn a_taken_port_is_named_with_its_key() {
     let server = server(&Health::new());
     let (_, page) = prometheus().unwrap();
     let taken = server.admin_addr();
-    let error = AdminServer::bind(taken, ANY, Health::new(), page.clone()).unwrap_err();
+    let error =
+        AdminServer::bind(Addresses { admin: taken, metrics: ANY }, Health::new(), page.clone()).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {taken} (adminAddress)"));
     assert!(error.source().is_some());
-    let error = AdminServer::bind(ANY, taken, Health::new(), page).unwrap_err();
+    let error = AdminServer::bind(Addresses { admin: ANY, metrics: taken }, Health::new(), page).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {taken} (metricsAddress)"));
 }
 

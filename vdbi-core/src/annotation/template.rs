@@ -16,7 +16,19 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// A connection string without its login.
 ///
 /// With `{{user}}` and `{{password}}` those are replaced, whatever the form: JDBC, ODBC, a Go DSN. Without them the text has to be
-/// a URL, and the login becomes its userinfo. In a URL (`scheme://`) both are percent-encoded, elsewhere they are not.
+/// a URL, and the login becomes its userinfo (RFC 3986, section 3.2.1). In a URL (`scheme://`) both are percent-encoded, elsewhere
+/// they are not.
+///
+/// ```
+/// use vdbi_core::{annotation::Template, secret::Secret};
+///
+/// let template = Template::parse("postgresql://db/shop")?;
+/// let login = Secret::new("p@ss");
+/// assert_eq!(template.render("app", &login).expose(), "postgresql://app:p%40ss@db/shop");
+/// let template = Template::parse("host=db user={{user}} password={{password}}")?;
+/// assert_eq!(template.render("app", &login).expose(), "host=db user=app password=p@ss");
+/// # Ok::<(), vdbi_core::annotation::TemplateError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     text: String,
@@ -101,7 +113,8 @@ impl Template {
     }
 }
 
-/// A text as the value of a pod's environment variable, where Kubernetes would replace `$(NAME)` and `$$`.
+/// A text as the value of a pod's environment variable, where Kubernetes would replace `$(NAME)` and `$$` (the field `value` of a
+/// container's EnvVar, core/v1): every dollar is doubled.
 pub fn literal(text: &str) -> Cow<'_, str> {
     if text.contains('$') { text.replace('$', "$$").into() } else { text.into() }
 }
@@ -111,7 +124,7 @@ pub fn is_url(text: &str) -> bool {
     authority(text).is_some()
 }
 
-/// A user or a password as a part of a URL.
+/// A user or a password as a part of a URL: percent-encoded but for the unreserved characters of RFC 3986, section 2.3.
 pub fn encode(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, RESERVED).into()
 }

@@ -22,6 +22,7 @@ const REQUIRED_BY_VAULT: [&str; 4] = ["vaultAddress", "kubeRole", "vaultSecretNa
 
 /// A configuration, and what its author should know about it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
@@ -60,7 +61,9 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file, if there is one, then the variables `INJECTOR_*` of `environment` over it.
+    /// Reads the file, if there is one, then the variables `INJECTOR_*` of `environment` over it. Of the others
+    /// `POD_NAMESPACE` and `NODE_NAME` are looked at, which the downward API sets: for the namespace of the leases, and for the node
+    /// of the node plugin. What `component` needs has to be set; what it does not use is checked all the same.
     ///
     /// # Errors
     ///

@@ -14,7 +14,26 @@ use crate::{
     secret::Secret,
 };
 
-/// Requests a short-lived token for each pod. Needs the verb create on `serviceaccounts/token`.
+/// Requests a short-lived token for each pod, by TokenRequest (`authentication.k8s.io/v1`). Needs the verb create on
+/// `serviceaccounts/token`.
+///
+#[cfg_attr(feature = "memory", doc = "```")]
+#[cfg_attr(not(feature = "memory"), doc = "```ignore")]
+/// # use std::time::Duration;
+/// # use vdbi_core::{identity::PodIdentity, kubernetes::TokenRequestIdentity, pod::PodRef};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let api = vdbi_core::memory::kubernetes::KubernetesApi::new();
+/// let identity = TokenRequestIdentity::new(api.client(), vec!["vault".into()], Duration::from_secs(600));
+/// let pod = PodRef {
+///     namespace: "default".into(),
+///     service_account: "default".into(),
+///     ..PodRef::default()
+/// };
+/// assert!(!identity.token(&pod).await?.expose().is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct TokenRequestIdentity {
     client: Client,

@@ -18,6 +18,7 @@ use crate::{
 
 /// An operation of a [`MemoryLedger`], to aim faults at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LedgerOperation {
     /// [`Ledger::record`].
     Record,

@@ -21,6 +21,7 @@ use crate::{
 
 /// An operation of a [`MemorySource`], to aim faults at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SourceOperation {
     /// [`CredentialSource::authorize`].
     Authorize,

@@ -16,6 +16,13 @@ pub(super) struct Access {
     pub(super) login: Login,
 }
 
+impl From<Login> for Access {
+    /// At the server where the session is.
+    fn from(login: Login) -> Self {
+        Self { client: login.client().clone(), login }
+    }
+}
+
 impl Access {
     /// Makes one request with our token. One whose token is gone has not been carried out: it is repeated once, with a new
     /// token. A denial by policy stays one.

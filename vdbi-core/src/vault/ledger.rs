@@ -8,8 +8,6 @@ use std::{
 use tracing::warn;
 
 use super::{
-    access::Access,
-    client::VaultClient,
     endpoint::{Detail, NOTED_VERSION},
     kv::{Folder, Written},
     login::Login,
@@ -19,6 +17,17 @@ use crate::{
     ledger::{Entry, EntryId, Ledger, LedgerError, Stored},
     secret::Secret,
 };
+
+/// Where a ledger is kept.
+///
+/// It is written as a literal, on purpose: a constructor would take two texts that could be swapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvFolder {
+    /// Where the KV engine, of version 2, is mounted: `vaultSecretName`.
+    pub mount: String,
+    /// The folder in it: `vaultSecretPrefix`.
+    pub prefix: String,
+}
 
 /// Ledger entries as secrets of a KV engine of version 2, at `<mount>/data/<prefix>/<id>`.
 ///
@@ -37,11 +46,11 @@ pub struct VaultLedger {
 }
 
 impl VaultLedger {
-    /// The ledger at `prefix` of the KV engine at `mount`.
-    pub fn new(client: VaultClient, login: Login, mount: &str, prefix: &str) -> Self {
-        let access = Access { client, login };
+    /// The ledger in a folder of the session's server. Nothing is sent yet; a folder that cannot be one is an error of each call.
+    pub fn new(login: Login, folder: KvFolder) -> Self {
+        let KvFolder { mount, prefix } = folder;
         Self {
-            folder: Folder::new(access, mount, prefix),
+            folder: Folder::new(login.into(), &mount, &prefix),
             strangers_reported: AtomicBool::new(false),
             untold: AtomicBool::new(false),
             notes_reported: AtomicBool::new(false),

@@ -57,6 +57,20 @@ struct Inner {
     status: watch::Sender<LoginStatus>,
 }
 
+/// As what a component logs in.
+///
+/// It is written as a literal, on purpose: a constructor would take texts that could be swapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Where the Kubernetes auth method is mounted: `vaultAuthPath`.
+    pub auth_path: String,
+    /// The auth role: `kubeRole`.
+    pub role: String,
+    /// The file with the service account's token: `serviceAccountTokenFile`. It is read at each login, since the kubelet replaces
+    /// its content.
+    pub token_file: PathBuf,
+}
+
 /// Whether this component has a session.
 ///
 /// It is latched: a request or a renewal that fails changes nothing. Only when our own token has expired, or the server says
@@ -89,19 +103,24 @@ pub(super) struct Session {
 }
 
 impl Login {
-    /// A session at the Kubernetes auth method at `auth_path`, for `role`, with the service account token in `token_file`. The
-    /// file is read at each login, since the kubelet replaces its content. Nothing is sent yet.
-    pub fn new(client: VaultClient, auth_path: &str, role: &str, token_file: PathBuf) -> Self {
+    /// A session at the client's server. Nothing is sent yet; an auth path that cannot be one is an error of each login.
+    pub fn new(client: VaultClient, account: Account) -> Self {
+        let Account { auth_path, role, token_file } = account;
         let reason = "has not logged in to Vault yet".to_owned();
         Self(Arc::new(Inner {
             client,
-            auth_path: Configured::mount("vaultAuthPath", auth_path),
-            role: role.to_owned(),
+            auth_path: Configured::mount("vaultAuthPath", &auth_path),
+            role,
             token_file,
             session: Mutex::new(None),
             attempt: tokio::sync::Mutex::new(None),
             status: watch::Sender::new(LoginStatus::LoggedOut { reason }),
         }))
+    }
+
+    /// The connections that the session is held over.
+    pub(super) fn client(&self) -> &VaultClient {
+        &self.0.client
     }
 
     /// The token of the session; logs in if there is none.

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     access::Access,
-    client::{Auth, VaultClient},
+    client::Auth,
     database,
     endpoint::RevokeSelf,
     login::Login,
@@ -70,14 +70,15 @@ pub struct VaultSource<I> {
     periodic: Cache<String, bool>,
 }
 
-/// How credentials are issued, beside their authentication.
+/// How credentials are issued, beside their authentication: made by `Issuing::default()`, and changed field by field.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Issuing {
-    /// How long a token lives that nobody renews, where no token role says so: `tokenTTL`.
+    /// How long a token lives that nobody renews, where no token role says so: `tokenTTL`; by default 768 hours.
     pub token_period: Duration,
-    /// Whether the raw token is handed out for the ledger: `ledger.storeRawToken`.
+    /// Whether the raw token is handed out for the ledger: `ledger.storeRawToken`; by default not.
     pub store_raw_token: bool,
-    /// How long an auth role is taken for unchanged: `roleCacheTTL`.
+    /// How long an auth role is taken for unchanged: `roleCacheTTL`; by default 30 s. Zero reads it each time.
     pub role_cache_ttl: Duration,
 }
 
@@ -89,21 +90,16 @@ impl Default for Issuing {
 }
 
 impl<I: PodIdentity> VaultSource<I> {
-    /// A source whose pods authenticate at `auth_path`.
-    pub fn new(
-        client: VaultClient,
-        login: Login,
-        auth_path: &str,
-        authentication: Authentication<I>,
-        issuing: Issuing,
-    ) -> Self {
+    /// A source over the session's server, whose pods authenticate at the Kubernetes auth method at `auth_path`. Nothing is sent yet; an
+    /// auth path or a token role that cannot be one is an error of each issue.
+    pub fn new(login: Login, auth_path: &str, authentication: Authentication<I>, issuing: Issuing) -> Self {
         let Issuing { token_period, store_raw_token, role_cache_ttl } = issuing;
         let (token_role, identity) = match authentication {
             Authentication::Legacy { token_role } => (token_role, None),
             Authentication::Projected(identity) => (None, Some(identity)),
         };
         Self {
-            access: Access { client, login },
+            access: login.into(),
             auth_path: Configured::mount("vaultAuthPath", auth_path),
             token_role: token_role.map(|role| Configured::name("tokenRole", &role)),
             identity,

@@ -12,7 +12,7 @@ use wiremock::{
 
 use crate::metrics::Registry;
 
-use super::{Login, Settings, VaultClient, access::Access};
+use super::{Account, Login, Settings, VaultClient, access::Access};
 
 /// The token of the scripted session.
 pub(super) const OURS: &str = "s.ours";
@@ -35,9 +35,13 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let token_file = directory.path().join("token");
         std::fs::write(&token_file, "jwt-1\n").unwrap();
-        let client = client(&server.uri());
-        let login = Login::new(client.clone(), "kubernetes", "renewer", token_file.clone());
-        Self { server, access: Access { client, login }, token_file, _directory: directory }
+        let login = Login::new(client(&server.uri()), account(token_file.clone()));
+        Self { server, access: login.into(), token_file, _directory: directory }
+    }
+
+    /// Another session of the same account.
+    pub(super) fn login_over(&self, client: VaultClient) -> Login {
+        Login::new(client, account(self.token_file.clone()))
     }
 
     /// Any login gets [`OURS`], for an hour.
@@ -85,6 +89,10 @@ impl Scene {
             .filter(|request| request.url.path() == at)
             .count()
     }
+}
+
+fn account(token_file: PathBuf) -> Account {
+    Account { auth_path: "kubernetes".into(), role: "renewer".into(), token_file }
 }
 
 pub(super) fn client(address: &str) -> VaultClient {

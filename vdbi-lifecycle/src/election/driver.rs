@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::Clock,
-    leadership::{LeadershipError, Term, TermControl, TermOver, WorkError},
+    leadership::{LeadershipError, Term, TermControl, TermId, TermOver, WorkError},
 };
 
 use super::{
@@ -184,8 +184,8 @@ impl Driver {
         let Settings { lease_name, identity, hard_deadline, abort_after, .. } = &*self.settings;
         tracing::info!(lease = lease_name, %identity, cause = cause.as_str(), fence, "leadership gained");
         self.view.metrics.acquired(cause, self.clock.now().saturating_sub(self.unchanged_since));
-        let (term, control) =
-            Term::new(lease_name, identity.as_str(), fence, self.clock.clone(), sent + *hard_deadline);
+        let id = TermId { lease: lease_name.clone(), identity: identity.to_string(), fence };
+        let (term, control) = Term::new(id, self.clock.clone(), sent + *hard_deadline);
         self.view.won(term.clone());
         self.leading = Some(Leading { control, view: self.view.clone() });
         self.must_stop(sent + *abort_after);

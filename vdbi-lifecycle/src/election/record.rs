@@ -151,10 +151,13 @@ fn micro_time(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::Identity;
+    use crate::election::{Identity, LeaseRef};
 
     fn settings() -> Settings {
-        Settings::new("renewer", "vdbi", Identity::new("a", "1"))
+        Settings::new(
+            LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+            Identity::new("a").with_uid("1"),
+        )
     }
 
     fn record() -> Record {

@@ -6,8 +6,32 @@ use vdbi_core::leadership::LeadershipError;
 
 use super::Identity;
 
-/// An election's settings. The tolerated ratio between two replicas' clock rates is `lease_duration / hard_deadline`.
+/// Which Lease (`coordination.k8s.io/v1`) is competed for.
+///
+/// It is written as a literal, on purpose: a constructor would take two texts that could be swapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name; each name is an election of its own.
+    pub name: String,
+}
+
+/// An election's settings: made by [`Settings::new`], and changed field by field. The tolerated ratio between two replicas' clock rates is
+/// `lease_duration / hard_deadline`.
+///
+/// ```
+/// # use std::time::Duration;
+/// use vdbi_lifecycle::election::{Identity, LeaseRef, Settings};
+///
+/// let lease = LeaseRef { namespace: "my-namespace".into(), name: "my-operator".into() };
+/// let mut settings = Settings::new(lease, Identity::new("my-operator-0"));
+/// settings.drain_timeout = Duration::from_secs(5);
+/// settings.validate()?;
+/// # Ok::<(), vdbi_core::leadership::LeadershipError>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// The Lease's name; each name is an election of its own.
     pub lease_name: String,
@@ -34,13 +58,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults.
-    pub fn new(lease_name: impl Into<String>, namespace: impl Into<String>, identity: Identity) -> Self {
-        let lease_name = lease_name.into();
+    /// The defaults, which the fields tell.
+    pub fn new(lease: LeaseRef, identity: Identity) -> Self {
+        let LeaseRef { namespace, name } = lease;
         Self {
-            mode: lease_name.clone(),
-            lease_name,
-            namespace: namespace.into(),
+            mode: name.clone(),
+            lease_name: name,
+            namespace,
             identity,
             lease_duration: Duration::from_secs(15),
             hard_deadline: Duration::from_secs(10),
@@ -144,7 +168,10 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings::new("renewer", "vdbi", Identity::new("a", "1"))
+        Settings::new(
+            LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+            Identity::new("a").with_uid("1"),
+        )
     }
 
     #[test]

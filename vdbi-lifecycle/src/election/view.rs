@@ -99,7 +99,8 @@ impl View {
         }
         self.status.send_if_modified(|status| {
             let holder = holder.map(str::to_owned);
-            let new = Status { initialized: holder.is_some(), leading, holder: holder.unwrap_or_default() };
+            let seen = holder.map_or_else(Status::default, Status::seen);
+            let new = if leading { seen.leading() } else { seen };
             let changed = *status != new;
             *status = new;
             changed

@@ -16,7 +16,7 @@ use vdbi_core::pod::UUID_ANNOTATION;
 /// The metadata of a pod as far as entries are concerned: its names, the entries that it lists, and when it should be gone. The rest,
 /// most of it about who wrote which field, is many times as long and is skipped while an answer is read.
 #[derive(Clone, Debug, Default)]
-pub struct Sighting {
+pub(crate) struct Sighting {
     metadata: ObjectMeta,
 }
 

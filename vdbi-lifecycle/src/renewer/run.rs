@@ -34,25 +34,26 @@ const REVOCATION: Duration = Duration::from_secs(1);
 /// How often the metrics are brought up to date.
 const SUMMARY: Duration = Duration::from_secs(5);
 
-/// How a renewer works.
+/// How a renewer works: made by [`Settings::new`], and changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// Which entries are ours.
     pub owner: Owner,
-    /// The fraction of a credential's time to live after which it is renewed.
+    /// The fraction of a credential's time to live after which it is renewed, between 0 and 1: 0.5.
     pub renew_at: f64,
-    /// How often the ledger is listed for new entries.
+    /// How often the ledger is listed for new entries: 300 s.
     pub scan_interval: Duration,
-    /// Requests per second to the backend, at most.
+    /// Requests per second to the backend, at most: 30.
     pub rate: f64,
-    /// Renewals under way at once, at most.
+    /// Renewals under way at once, at most: 16.
     pub max_in_flight: usize,
-    /// Whether each credential has metrics of its own, with the label uuid.
+    /// Whether each credential has metrics of its own, with the label uuid: not by default.
     pub per_pod_metrics: bool,
 }
 
 impl Settings {
-    /// The binary's defaults: renewed at half of a life, new entries looked for every five minutes, 30 requests per second.
+    /// The defaults of the configuration, which the fields tell.
     pub fn new(owner: Owner) -> Self {
         Self {
             owner,
@@ -66,6 +67,48 @@ impl Settings {
 }
 
 /// Renews the credentials in a ledger. Clones share it; each term gets one [`Renewer::run`]. It never revokes.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tokio_util::sync::CancellationToken;
+/// # use vdbi_core::{
+/// #     credential::{CredentialRequest, CredentialSource}, ledger::{Entry, EntryId, Ledger, Owner},
+/// #     leadership::{AlwaysLeader, Leadership}, memory::{Lifetimes, MemoryLedger, MemorySource}, metrics::Registry, pod::PodRef,
+/// # };
+/// use vdbi_lifecycle::renewer::{Renewer, Settings};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (source, ledger, shutdown) = (MemorySource::new(), MemoryLedger::new(), CancellationToken::new());
+/// # let owner = Owner { cluster: "c".into(), release: "r".into() };
+/// # source.allow("app", "shop", "web");
+/// # let lifetimes = |seconds| Lifetimes { ttl: Duration::from_secs(seconds), max_ttl: Duration::from_secs(86400) };
+/// # source.set_lifetimes(lifetimes(60));
+/// # let pod = PodRef { namespace: "shop".into(), service_account: "web".into(), ..PodRef::default() };
+/// # let request = CredentialRequest { pod: pod.clone(), database: "main".into(), engine: "db".into(), role: "app".into() };
+/// # let lease = source.issue(&request).await?.lease;
+/// # let entry = Entry {
+/// #     lease: lease.clone(), owner: Some(owner.clone()), pod, database: "main".into(), role: "app".into(), issued_at: None,
+/// #     ttl: None, raw_token: None,
+/// # };
+/// # ledger.record(EntryId::random(), &entry).await?;
+/// let mut settings = Settings::new(owner);
+/// settings.renew_at = 0.3;
+/// let renewer = Renewer::new(source.clone(), ledger, settings, &Registry::disabled());
+/// let leadership = AlwaysLeader::new("my-operator-0");
+/// # let renewed = async {
+/// #     while source.calls(vdbi_core::memory::SourceOperation::Renew) == 0 {
+/// #         tokio::time::sleep(Duration::from_millis(5)).await;
+/// #     }
+/// #     shutdown.cancel();
+/// # };
+/// # let work = async {
+/// leadership.run(move |term| renewer.clone().run(term), shutdown.clone()).await
+/// # };
+/// # tokio::join!(work, renewed).0?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Renewer<S, L> {
     source: Arc<S>,
     ledger: Arc<L>,

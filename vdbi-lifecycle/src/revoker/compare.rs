@@ -12,7 +12,7 @@ use crate::pods::{Claimant, Claims};
 
 /// What the comparison of one entry with the live pods says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// Its pod lives.
     Live,
     /// It is too young to judge: its pod may be on its way through admission.
@@ -25,30 +25,32 @@ pub enum Finding {
 
 /// How an entry came to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
+pub(crate) enum Occasion {
     /// A pod in the entry's namespace that listed it was seen to end, so that it is not one on its way.
     PodEnded,
     /// The regular comparison of the whole ledger.
     Sweep,
 }
 
-/// When a pod counts as done.
+/// When a pod counts as done: made by [`Rules::new`], and changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rules {
     /// Which entries are ours.
     pub owner: Owner,
-    /// How old an entry has to be before the absence of its pod means anything.
+    /// How old an entry has to be before the absence of its pod means anything: 60 s. It covers an admission that the API server has not
+    /// stored yet, and clocks that differ.
     pub grace_period: Duration,
-    /// A sweep that finds a larger share of our entries gone is not believed ...
+    /// A sweep that finds a larger share of our entries gone, between 0 and 1, is not believed: 0.5 ...
     pub brake_share: f64,
-    /// ... where that is more than this many.
+    /// ... where that is more than this many: 20.
     pub brake_minimum: usize,
-    /// Up to then every sweep is believed: for whoever has ended most pods on purpose.
+    /// Up to then every sweep is believed: for whoever has ended most pods on purpose. By default none is.
     pub brake_override_until: Option<Timestamp>,
 }
 
 impl Rules {
-    /// The binary's defaults: a minute of grace, and a brake at half of the entries where those are more than twenty.
+    /// The defaults of the configuration, which the fields tell.
     pub fn new(owner: Owner) -> Self {
         Self {
             owner,
@@ -60,7 +62,7 @@ impl Rules {
     }
 
     /// Judges one entry by pods that were listed *after* the entry was read.
-    pub fn judge(
+    pub(crate) fn judge(
         &self,
         id: EntryId,
         entry: &Entry,
@@ -86,14 +88,14 @@ impl Rules {
 
     /// Whether a sweep that found `gone` of `ours` entries gone is too much to be true: a wrong label or an empty list of
     /// pods would end every credential at once.
-    pub fn brake(&self, gone: usize, ours: usize, now: Timestamp) -> bool {
+    pub(crate) fn brake(&self, gone: usize, ours: usize, now: Timestamp) -> bool {
         let overridden = self.brake_override_until.is_some_and(|until| now < until);
         !overridden && gone > self.brake_minimum && gone as f64 > self.brake_share * ours as f64
     }
 
     /// What the entry becomes once its pod is known: bound to the pod's name and uid, so that no other pod can ever speak for it, and
     /// ours, where it is the Go product's. `None` when there is nothing to bind, or it is not this pod's.
-    pub fn bind(&self, entry: &Entry, namespace: &str, claimant: &Claimant) -> Option<Entry> {
+    pub(crate) fn bind(&self, entry: &Entry, namespace: &str, claimant: &Claimant) -> Option<Entry> {
         let foreign = entry.owner.as_ref().is_some_and(|owner| *owner != self.owner);
         let bound = entry.owner.is_some() && entry.pod.uid.is_some();
         if foreign || bound || entry.pod.namespace != namespace || !claimant.may_be(&entry.pod) {

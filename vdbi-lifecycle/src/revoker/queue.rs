@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One of the two steps of a revocation, each of which is tried until it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// The credential stops working.
     CutOff,
     /// What is left of it goes: its token, and then its entry.
@@ -31,7 +31,7 @@ pub enum Step {
 
 /// The credentials that are to be revoked. Times are on any clock that never goes back.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// Not tried yet. They go first: a database that is down holds up nobody but its own pods.
     fresh: BTreeSet<(Duration, EntryId)>,
     /// They work no longer. They go next, or first once they have waited for long.
@@ -61,7 +61,7 @@ impl Step {
 
 impl Queue {
     /// Adds what is to be revoked now. What is there already keeps its pause.
-    pub fn add(&mut self, id: EntryId, now: Duration) {
+    pub(crate) fn add(&mut self, id: EntryId, now: Duration) {
         self.states.entry(id).or_insert_with(|| {
             self.fresh.insert((now, id));
             State { step: Step::CutOff, failures: 0, at: Some(now) }
@@ -69,13 +69,13 @@ impl Queue {
     }
 
     /// When the next one is due.
-    pub fn next_due(&self) -> Option<Duration> {
+    pub(crate) fn next_due(&self) -> Option<Duration> {
         let firsts = [&self.fresh, &self.cut_off, &self.waiting].map(BTreeSet::first);
         firsts.into_iter().flatten().map(|&(at, _)| at).min()
     }
 
     /// Takes the one that has been due longest: of those that have not been tried if there are any.
-    pub fn take_due(&mut self, now: Duration) -> Option<(EntryId, Step)> {
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<(EntryId, Step)> {
         let due = |queue: &BTreeSet<(Duration, EntryId)>, patience: Duration| {
             queue.first().is_some_and(|&(at, _)| at + patience <= now)
         };
@@ -92,7 +92,7 @@ impl Queue {
     }
 
     /// It works no longer, and the second step is due.
-    pub fn cut_off(&mut self, id: EntryId, now: Duration) {
+    pub(crate) fn cut_off(&mut self, id: EntryId, now: Duration) {
         if let Some(state @ State { at: None, .. }) = self.states.get_mut(&id) {
             *state = State { step: Step::Clear, failures: 0, at: Some(now) };
             self.cut_off.insert((now, id));
@@ -100,7 +100,7 @@ impl Queue {
     }
 
     /// It is revoked, or is not to be revoked after all.
-    pub fn done(&mut self, id: EntryId) {
+    pub(crate) fn done(&mut self, id: EntryId) {
         if let Some(State { at: Some(at), .. }) = self.states.remove(&id) {
             for queue in [&mut self.fresh, &mut self.cut_off, &mut self.waiting] {
                 queue.remove(&(at, id));
@@ -109,7 +109,7 @@ impl Queue {
     }
 
     /// The step is to be tried again. `random` is in `0.0..1.0`.
-    pub fn failed(&mut self, id: EntryId, now: Duration, random: f64) {
+    pub(crate) fn failed(&mut self, id: EntryId, now: Duration, random: f64) {
         let Some(state @ State { at: None, .. }) = self.states.get_mut(&id) else { return };
         let pause = FIRST_RETRY.saturating_mul(1 << state.failures.min(10)).min(LONGEST_RETRY);
         let at = now + pause.mul_f64(1.0 - JITTER * random);
@@ -118,12 +118,12 @@ impl Queue {
     }
 
     /// How many there are, those under way included.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.states.len()
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.states.is_empty()
     }
 }

@@ -55,23 +55,25 @@ const BINDING_PAUSE: Duration = Duration::from_millis(20);
 /// Longer than any term.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How a revoker works.
+/// How a revoker works: made by [`Settings::new`], and changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// When a pod counts as done.
     pub rules: Rules,
-    /// How often the whole ledger is compared with the live pods.
+    /// How often the whole ledger is compared with the live pods: 300 s.
     pub interval: Duration,
-    /// Requests per second to the backend for revocations, at most.
+    /// Requests per second to the backend for revocations, at most: 1,000.
     pub rate: f64,
-    /// Requests under way at once, at most.
+    /// Requests under way at once, at most: 16.
     pub max_in_flight: usize,
-    /// Whether an entry that is taken over from the Go product keeps the raw token beside its accessor, for a way back.
+    /// Whether an entry that is taken over from the Go product keeps the raw token beside its accessor, for a way back:
+    /// not by default.
     pub keep_raw_tokens: bool,
 }
 
 impl Settings {
-    /// The binary's defaults: a comparison every five minutes, 1,000 requests per second for revocations.
+    /// The defaults of the configuration, which the fields tell.
     pub fn new(owner: Owner) -> Self {
         Self {
             rules: Rules::new(owner),
@@ -84,6 +86,51 @@ impl Settings {
 }
 
 /// Revokes the credentials of pods that are done. Clones share it; each term gets one [`Revoker::run`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tokio_util::sync::CancellationToken;
+/// # use vdbi_core::{
+/// #     credential::{CredentialRequest, CredentialSource}, ledger::{Entry, EntryId, Ledger, Owner},
+/// #     leadership::{AlwaysLeader, Leadership}, memory::{MemoryLedger, MemorySource, kubernetes::KubernetesApi},
+/// #     metrics::Registry, pod::PodRef,
+/// # };
+/// use vdbi_lifecycle::{pods::Pods, revoker::{Revoker, Settings}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (source, ledger, shutdown) = (MemorySource::new(), MemoryLedger::new(), CancellationToken::new());
+/// # let owner = Owner { cluster: "c".into(), release: "r".into() };
+/// # let client = KubernetesApi::new().client();
+/// # source.allow("app", "shop", "web");
+/// # let pod = PodRef { namespace: "shop".into(), service_account: "web".into(), ..PodRef::default() };
+/// # let request = CredentialRequest { pod: pod.clone(), database: "main".into(), engine: "db".into(), role: "app".into() };
+/// # let lease = source.issue(&request).await?.lease;
+/// # let entry = Entry {
+/// #     lease, owner: Some(owner.clone()), pod, database: "main".into(), role: "app".into(),
+/// #     issued_at: Some("2026-01-01T00:00:00Z".parse()?), ttl: None, raw_token: None,
+/// # };
+/// # ledger.record(EntryId::random(), &entry).await?;
+/// let mut settings = Settings::new(owner);
+/// settings.rules.grace_period = Duration::from_secs(30);
+/// // The pods that carry the label `vault-db-injector: "true"`.
+/// let pods = Pods::new(client, "vault-db-injector");
+/// let revoker = Revoker::new(source.clone(), ledger.clone(), pods, settings, &Registry::disabled());
+/// let leadership = AlwaysLeader::new("my-operator-0");
+/// # let revoked = async {
+/// #     while !ledger.entries().is_empty() {
+/// #         tokio::time::sleep(Duration::from_millis(5)).await;
+/// #     }
+/// #     shutdown.cancel();
+/// # };
+/// # let work = async {
+/// leadership.run(move |term| revoker.clone().run(term), shutdown.clone()).await
+/// # };
+/// # tokio::join!(work, revoked).0?;
+/// # assert!(source.leases().is_empty());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Revoker<S, L> {
     source: Arc<S>,
     ledger: Arc<L>,

@@ -22,11 +22,11 @@ const PAGE: u32 = 500;
 
 /// What is to be looked at: a namespace, and whose pods.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub(crate) struct Look {
     /// The namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The entries whose pods matter.
-    pub entries: Vec<(EntryId, Arc<Entry>)>,
+    pub(crate) entries: Vec<(EntryId, Arc<Entry>)>,
 }
 
 impl Look {

@@ -12,7 +12,7 @@ use crate::renewer::plan::{Step, Task};
 
 mod owner;
 
-pub use super::look::Look;
+pub(crate) use super::look::Look;
 
 use owner::{Lives, Owner, Pods};
 
@@ -43,18 +43,18 @@ const TYPICAL: Duration = Duration::from_secs(30);
 
 /// How a renewal went that says something about the credential's end.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub(crate) struct Note {
     /// What was renewed.
-    pub task: Task,
+    pub(crate) task: Task,
     /// Its entry.
-    pub entry: Arc<Entry>,
+    pub(crate) entry: Arc<Entry>,
     /// What came of it.
-    pub fate: Fate,
+    pub(crate) fate: Fate,
 }
 
 /// What is known of the end of a lease or a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It ends after this time, whatever is renewed.
     EndsIn(Duration),
     /// No end is in sight.
@@ -65,26 +65,26 @@ pub enum Fate {
 
 /// What a list tells of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodFacts {
+pub(crate) struct PodFacts {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The uid of its controller; `None` where nobody makes another in its place.
-    pub owner: Option<String>,
+    pub(crate) owner: Option<String>,
     /// Whether it asks for rotation.
-    pub rotates: bool,
+    pub(crate) rotates: bool,
     /// Whether it is being deleted.
-    pub terminating: bool,
+    pub(crate) terminating: bool,
     /// Whether it is ready.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// The entries that it claims.
-    pub ids: Vec<EntryId>,
+    pub(crate) ids: Vec<EntryId>,
 }
 
 impl PodFacts {
     /// Whether this is the entry's own pod, as far as the entry knows it.
-    pub fn holds(&self, id: EntryId, entry: &Entry) -> bool {
+    pub(crate) fn holds(&self, id: EntryId, entry: &Entry) -> bool {
         self.ids.contains(&id)
             && entry.pod.name.as_ref().is_none_or(|known| *known == self.name)
             && entry.pod.uid.as_ref().is_none_or(|known| *known == self.uid)
@@ -93,33 +93,33 @@ impl PodFacts {
 
 /// The labelled pods of a namespace that have not ended.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Its pods.
-    pub pods: Vec<PodFacts>,
+    pub(crate) pods: Vec<PodFacts>,
 }
 
 /// A pod to evict.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eviction {
+pub(crate) struct Eviction {
     /// Its namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The database whose credential ends first.
-    pub database: String,
+    pub(crate) database: String,
     /// How long that still lives; zero where it is dead.
-    pub left: Duration,
+    pub(crate) left: Duration,
     /// The pod's controller.
     owner: String,
 }
 
 /// What there is to do after a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Evict this pod.
     Evict(Eviction),
     /// Tell this pod that it cannot be rotated, as nobody would make another.
@@ -128,7 +128,7 @@ pub enum Act {
 
 /// What came of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The pod ends.
     Evicted,
     /// A disruption budget has nothing left.
@@ -143,7 +143,7 @@ pub enum Outcome {
 
 /// The pods that are to be rotated. Times are on any clock that never goes back.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     at_once: usize,
     endings: HashMap<EntryId, Ending>,
     namespaces: BTreeMap<String, Namespace>,
@@ -206,7 +206,7 @@ impl Waiting {
 
 impl Plan {
     /// Rotates this many pods at once, and more only where some would otherwise be too late.
-    pub fn new(at_once: usize) -> Self {
+    pub(crate) fn new(at_once: usize) -> Self {
         Self {
             at_once,
             endings: HashMap::new(),
@@ -218,7 +218,7 @@ impl Plan {
     }
 
     /// Enters what a renewal told. `random` is in `0.0..1.0`.
-    pub fn note(&mut self, now: Duration, note: Note, random: f64) {
+    pub(crate) fn note(&mut self, now: Duration, note: Note, random: f64) {
         let Note { task: Task { id, step }, entry, fate } = note;
         let left = match fate {
             Fate::EndsIn(left) => Some(left),
@@ -255,7 +255,7 @@ impl Plan {
     }
 
     /// When to look at a namespace next.
-    pub fn next_due(&self) -> Option<Duration> {
+    pub(crate) fn next_due(&self) -> Option<Duration> {
         if self.looking {
             return None;
         }
@@ -263,7 +263,7 @@ impl Plan {
     }
 
     /// What to look at now. The next look comes after [`saw`](Self::saw).
-    pub fn take_due(&mut self, now: Duration) -> Vec<Look> {
+    pub(crate) fn take_due(&mut self, now: Duration) -> Vec<Look> {
         let mut looks = Vec::new();
         for (namespace, state) in &mut self.namespaces {
             if state.due.is_some_and(|due| due <= now) {
@@ -279,7 +279,7 @@ impl Plan {
     }
 
     /// Takes over what looks at some namespaces showed, and says what to do now. Of the namespaces that `failed` nothing is known.
-    pub fn saw(&mut self, now: Duration, seen: Vec<Seen>, failed: Vec<String>) -> Vec<Act> {
+    pub(crate) fn saw(&mut self, now: Duration, seen: Vec<Seen>, failed: Vec<String>) -> Vec<Act> {
         self.looking = false;
         let mut acts = Vec::new();
         let mut pods = HashMap::new();
@@ -310,7 +310,13 @@ impl Plan {
     }
 
     /// Enters what came of an eviction. `random` is in `0.0..1.0`. Returns whether the pod is to be warned.
-    pub fn settle(&mut self, now: Duration, eviction: &Eviction, outcome: Outcome, random: f64) -> bool {
+    pub(crate) fn settle(
+        &mut self,
+        now: Duration,
+        eviction: &Eviction,
+        outcome: Outcome,
+        random: f64,
+    ) -> bool {
         let Eviction { namespace, uid, owner, .. } = eviction;
         let owner = self.owners.entry(owner.clone()).or_insert_with(|| Owner::new(namespace, now));
         let waiting = self.waiting.get_mut(uid);
@@ -344,7 +350,7 @@ impl Plan {
     }
 
     /// How many pods wait to be evicted.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 

@@ -27,7 +27,7 @@ use vdbi_core::{
     memory::kubernetes::{Call, Connection, KubernetesApi, Verb},
     testing::SuspendableClock,
 };
-use vdbi_lifecycle::election::{Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{Identity, LeaseElection, LeaseRef, Settings};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -66,7 +66,10 @@ impl Cluster {
         let link = self.api.connect(pod);
         let clock = Arc::new(SuspendableClock::new());
         let (registry, page) = admin::prometheus().unwrap();
-        let settings = Settings::new("renewer", "vdbi", Identity::new(pod, pod));
+        let settings = Settings::new(
+            LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+            Identity::new(pod).with_uid(pod),
+        );
         let election = LeaseElection::new(link.client(), settings, clock.clone(), &registry).unwrap();
         let health = Health::with_clock(clock.clone());
         election.report(&health);

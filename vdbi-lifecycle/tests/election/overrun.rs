@@ -9,14 +9,18 @@ use vdbi_core::{
     memory::kubernetes::KubernetesApi,
     metrics::Registry,
 };
-use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{BoottimeClock, Identity, LeaseElection, LeaseRef, Settings};
 
 use crate::cluster::{SECOND, shared};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_blocks_beyond_its_term_is_called_out() {
     let link = KubernetesApi::new().connect("a");
-    let settings = Settings::new("renewer", "vdbi", Identity::new("a", "a")).scaled_to(SECOND);
+    let settings = Settings::new(
+        LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+        Identity::new("a").with_uid("a"),
+    )
+    .scaled_to(SECOND);
     let (call, called) = channel();
     let election =
         LeaseElection::new(link.client(), settings, Arc::new(BoottimeClock), &Registry::disabled())

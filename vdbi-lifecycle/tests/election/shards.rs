@@ -22,7 +22,7 @@ use vdbi_core::{
     testing::SuspendableClock,
 };
 use vdbi_lifecycle::{
-    election::{Elections, Identity, Settings},
+    election::{Elections, Identity, LeaseRef, Settings},
     shard::Shard,
 };
 
@@ -54,7 +54,10 @@ impl Replicas {
         let link = self.api.connect(pod);
         let clock = Arc::new(SuspendableClock::new());
         let (registry, page) = admin::prometheus().unwrap();
-        let settings = Settings::new("renewer", "vdbi", Identity::new(pod, pod));
+        let settings = Settings::new(
+            LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+            Identity::new(pod).with_uid(pod),
+        );
         let health = Health::with_clock(clock.clone());
         let elections = Elections::new(link.client(), settings, shards, clock, &registry).unwrap();
         elections.report(&health);
@@ -212,7 +215,10 @@ async fn one_shard_is_a_plain_election() {
     sleep(60 * SECOND).await;
     assert_eq!(a.leads().len() + b.leads().len(), 1);
     assert_eq!(cluster.leases().await, ["renewer"]);
-    let settings = Settings::new("renewer", "vdbi", Identity::new("a", "a"));
+    let settings = Settings::new(
+        LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+        Identity::new("a").with_uid("a"),
+    );
     let none = Elections::new(
         cluster.api.client(),
         settings,

@@ -9,7 +9,9 @@ async fn a_pod_whose_node_does_not_confirm_its_end_loses_its_credential_after_th
     world.create_pod("web", id).await;
     assert!(world.kubernetes.bind_pod("shop", "web", "node-1"));
     let overdue = Duration::from_secs(2);
-    world.revoke_with(|_, pods| *pods = pods.clone().with_end(End { overdue, ..End::default() }));
+    let mut end = End::default();
+    end.overdue = overdue;
+    world.revoke_with(|_, pods| *pods = pods.clone().with_end(end));
     // Nobody runs the node, so that the object stays.
     world.pods().delete("web", &DeleteParams::default().grace_period(1)).await.unwrap();
     let asked = tokio::time::Instant::now();
@@ -35,7 +37,9 @@ async fn a_pod_that_lost_its_label_loses_its_credential_where_that_is_asked_for(
     let mut world = World::new();
     let (id, issued) = world.credential("web", OLD, |_| {}).await;
     world.create_pod("web", id).await;
-    world.revoke_with(|_, pods| *pods = pods.clone().with_end(End { without_label: true, ..End::default() }));
+    let mut end = End::default();
+    end.without_label = true;
+    world.revoke_with(|_, pods| *pods = pods.clone().with_end(end));
     world.after_two_sweeps().await;
     assert!(world.works(&issued));
     let unlabelled = Patch::Merge(json!({ "metadata": { "labels": { LABEL: null } } }));

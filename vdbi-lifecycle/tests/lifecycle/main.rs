@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 use vdbi_core::{
     credential::{Issued, SourceError},
-    leadership::{Term, TermControl},
+    leadership::{Term, TermControl, TermId},
     ledger::{Entry, EntryId, Ledger, LedgerError, Owner},
     memory::{
         LedgerOperation, Lifetimes, MemoryLedger, MemorySource, SourceOperation, kubernetes::KubernetesApi,
@@ -27,7 +27,7 @@ use vdbi_lifecycle::{
     events::{self, PodEvents},
     pods::{End, Pods},
     renewer::{self, Renewer},
-    revoker::{self, Revoker, compare::Rules},
+    revoker::{self, Revoker},
 };
 
 #[path = "../support/credential.rs"]
@@ -64,7 +64,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let clock = Arc::new(SuspendableClock::new());
-        let (term, control) = Term::new("lease", "me", "1", clock.clone(), TERM);
+        let (term, control) = Term::new(
+            TermId { lease: "lease".into(), identity: "me".into(), fence: "1".into() },
+            clock.clone(),
+            TERM,
+        );
         let source = MemorySource::new();
         source.allow("app", "*", "*");
         let (kubernetes, ledger) = (KubernetesApi::new(), MemoryLedger::new());
@@ -80,12 +84,10 @@ impl World {
     }
 
     fn renew_as(&mut self, owner: Owner) {
-        let settings = renewer::Settings {
-            scan_interval: Duration::from_secs(10),
-            rate: 1000.0,
-            max_in_flight: 8,
-            ..renewer::Settings::new(owner)
-        };
+        let mut settings = renewer::Settings::new(owner);
+        settings.scan_interval = Duration::from_secs(10);
+        settings.rate = 1000.0;
+        settings.max_in_flight = 8;
         let pods = Pods::new(self.kubernetes.client(), LABEL);
         let events = PodEvents::new(self.kubernetes.client(), pods, "vdbi-renewer");
         let renewer = Renewer::new(self.source.clone(), self.ledger.clone(), settings, &Registry::disabled())
@@ -99,14 +101,11 @@ impl World {
     }
 
     fn revoke_with(&mut self, change: impl FnOnce(&mut revoker::Settings, &mut Pods)) {
-        let rules = Rules { brake_minimum: 3, ..Rules::new(Self::owner()) };
-        let mut settings = revoker::Settings {
-            rules,
-            interval: Duration::from_millis(100),
-            rate: 100_000.0,
-            max_in_flight: 8,
-            ..revoker::Settings::new(Self::owner())
-        };
+        let mut settings = revoker::Settings::new(Self::owner());
+        settings.rules.brake_minimum = 3;
+        settings.interval = Duration::from_millis(100);
+        settings.rate = 100_000.0;
+        settings.max_in_flight = 8;
         let mut pods = Pods::new(self.kubernetes.client(), LABEL);
         change(&mut settings, &mut pods);
         let (source, ledger) = (self.source.clone(), self.ledger.clone());

@@ -52,12 +52,10 @@ impl CredentialSource for InSteps {
 
 impl World {
     fn revoke_in_steps(&mut self, failures: u32) -> Arc<Mutex<Vec<&'static str>>> {
-        let settings = revoker::Settings {
-            rules: Rules { brake_minimum: 3, ..Rules::new(Self::owner()) },
-            interval: Duration::from_millis(100),
-            max_in_flight: 1,
-            ..revoker::Settings::new(Self::owner())
-        };
+        let mut settings = revoker::Settings::new(Self::owner());
+        settings.rules.brake_minimum = 3;
+        settings.interval = Duration::from_millis(100);
+        settings.max_in_flight = 1;
         let failures = Arc::new(Mutex::new(failures));
         let source = InSteps { source: self.source.clone(), log: Arc::default(), failures };
         let (log, pods) = (source.log.clone(), Pods::new(self.kubernetes.client(), LABEL));

@@ -9,7 +9,7 @@ use crate::{deliver::DeliverError, demand::DemandError, pods::FindError, stub::R
 /// The same as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reason {
+pub(crate) enum Reason {
     /// A placeholder stands in the command line.
     Arguments,
     /// The API server does not confirm who the pod is.
@@ -26,7 +26,7 @@ pub enum Reason {
 
 impl Reason {
     /// Its name in metrics.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Arguments => "arguments",
             Self::Identity => "identity",

@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, fmt};
 
-/// A pod, which containerd calls a sandbox.
+/// A pod, which containerd calls a sandbox (the message `PodSandbox` of NRI). Begin with `Pod::default()` where a test needs one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pod {
     /// The sandbox's id. A pod has a new one when its sandbox is made anew.
     pub id: String,
@@ -19,8 +20,10 @@ pub struct Pod {
     pub annotations: HashMap<String, String>,
 }
 
-/// A container. `Debug` shows neither its arguments nor its environment: they may hold secrets.
+/// A container (the message of the same name of NRI). `Debug` shows neither its arguments nor its environment: they may hold secrets.
+/// Begin with `Container::default()` where a test needs one.
 #[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Container {
     /// Its id.
     pub id: String,
@@ -44,6 +47,7 @@ pub struct Container {
 
 /// How far a container is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ContainerState {
     /// containerd does not say.
     #[default]
@@ -58,7 +62,8 @@ pub enum ContainerState {
     Stopped,
 }
 
-/// A mount of a container.
+/// A mount of a container, with all that NRI has of one: it is written as a literal, since a constructor would take texts that could
+/// be swapped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mount {
     /// The absolute path in the container.

@@ -9,6 +9,23 @@ use super::{Adjustment, Container, Pod, Runtime};
 
 /// A plugin: what to do to a container before it is created.
 ///
+/// ```
+/// use vdbi_nri::stub::{Adjustment, ContainerInjector, Creation, Refused};
+///
+/// /// Has every container of a namespace know which one it is.
+/// struct Named(&'static str);
+///
+/// impl ContainerInjector for Named {
+///     async fn create(&self, creation: Creation<'_>) -> Result<Adjustment, Refused> {
+///         let mut adjustment = Adjustment::default();
+///         if creation.pod.namespace == self.0 {
+///             adjustment.set_env("CONTAINER", creation.container.name.clone())?;
+///         }
+///         Ok(adjustment)
+///     }
+/// }
+/// ```
+///
 /// # Expectations
 ///
 /// - `create` is quick: while it runs, containerd creates no other container and starts no pod on this node.
@@ -22,6 +39,12 @@ use super::{Adjustment, Container, Pod, Runtime};
 ///   a pod that is not in it is gone.
 /// - A container whose creation failed is reported as removed.
 /// - A panic is an error for containerd, and nothing else comes of it.
+///
+/// The suite `vdbi_nri::testing::container_injector` (feature `testing`) checks this over any implementation.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not decide about containers",
+    note = "implement `vdbi_nri::stub::ContainerInjector`: `create` alone is required"
+)]
 pub trait ContainerInjector: Send + Sync + 'static {
     /// Decides about a container that is about to be created. With a refusal it is not, and kubelet tries again later.
     ///
@@ -57,6 +80,7 @@ pub trait ContainerInjector: Send + Sync + 'static {
 
 /// A container that is about to be created.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Creation<'a> {
     /// The pod it is for.
     pub pod: &'a Pod,
@@ -66,6 +90,13 @@ pub struct Creation<'a> {
     pub runtime: &'a Runtime,
     /// When to have decided, at 80 % of the time that containerd waits: soon enough to say why there is no decision.
     pub deadline: Instant,
+}
+
+impl<'a> Creation<'a> {
+    /// What a runtime would ask, for a plugin that is tested without one.
+    pub fn new(pod: &'a Pod, container: &'a Container, runtime: &'a Runtime, deadline: Instant) -> Self {
+        Self { pod, container, runtime, deadline }
+    }
 }
 
 /// Why a container is not to be created. kubelet shows the message in an event of the pod, cut after about 1000 characters: no

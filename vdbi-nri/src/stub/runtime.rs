@@ -2,6 +2,7 @@
 
 /// The container runtime at the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Runtime {
     /// Its name: `containerd`.
     pub name: String,
@@ -10,6 +11,18 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// A containerd of a version, as it says it.
+    ///
+    /// ```
+    /// use vdbi_nri::stub::Runtime;
+    ///
+    /// assert!(Runtime::containerd("v2.2.9").at_least(2, 2, 0));
+    /// assert!(!Runtime::containerd("1.7.24~ds1").at_least(1, 7, 27));
+    /// ```
+    pub fn containerd(version: impl Into<String>) -> Self {
+        Self { name: "containerd".to_owned(), version: version.into() }
+    }
+
     /// Whether its version is this one or a later one. What follows the three numbers does not count, a missing number is 0, and
     /// a version without any number is older than all.
     pub fn at_least(&self, major: u64, minor: u64, patch: u64) -> bool {

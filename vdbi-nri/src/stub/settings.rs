@@ -11,7 +11,7 @@ const SOCKET: &str = "/var/run/nri/nri.sock";
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Who the plugin is and where containerd is.
+/// Who the plugin is and where containerd is: made by [`Settings::new`], and changed field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     name: String,
@@ -27,6 +27,7 @@ pub struct Settings {
 
 /// containerd would not register such a plugin.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InvalidSettings {
     /// It has no name.
     #[error("an NRI plugin needs a name")]

@@ -6,6 +6,7 @@ use super::Runtime;
 
 /// How a plugin's connection to containerd is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Status {
     /// There is none, and containers are created without the plugin.
     Disconnected {

@@ -13,7 +13,7 @@ use tokio::{
 use super::Created;
 use crate::{
     proto::nri::{self, Event},
-    stub::{Container, ContainerState, Pod, Runtime, service::PLUGIN_SERVICE, session::RUNTIME_SERVICE},
+    stub::{Container, ContainerState, Pod, service::PLUGIN_SERVICE, session::RUNTIME_SERVICE},
     wire::{
         link::{Link, Role},
         ttrpc::{Answered, Call, Client, Code, Failure, Service},
@@ -32,6 +32,7 @@ pub struct PluginConnection {
 }
 
 /// What a plugin registers as.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// Its name.
@@ -41,6 +42,7 @@ pub struct Registration {
 }
 
 /// A plugin's error, or none of its answers in time.
+#[non_exhaustive]
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{message} (code {code})")]
 pub struct CallError {
@@ -206,13 +208,6 @@ impl PluginConnection {
 impl From<Failure> for CallError {
     fn from(Failure { code, message }: Failure) -> Self {
         Self { code, message }
-    }
-}
-
-impl Runtime {
-    /// A containerd of a version, for a plugin that is tested without a connection.
-    pub fn containerd(version: &str) -> Self {
-        Self { name: "containerd".to_owned(), version: version.to_owned() }
     }
 }
 

@@ -1,7 +1,7 @@
 use k8s_openapi::api::{core::v1::Pod as PodObject, events::v1::Event};
 use kube::{Api, api::DeleteParams};
 use vdbi_core::{credential::CredentialSource, memory::SourceOperation};
-use vdbi_nri::stub::{Container, ContainerInjector, ContainerState, Pod, Runtime};
+use vdbi_nri::stub::{ContainerInjector, ContainerState, Pod, Runtime};
 
 use crate::{Node, Placed, eventually};
 
@@ -117,8 +117,9 @@ async fn a_pod_that_is_gone_before_its_credential_is_there_gets_none() {
 async fn a_container_that_runs_with_a_placeholder_is_told_once() {
     let node = Node::with(None);
     let pod = node.pod("web-1").await;
-    let running = Container { state: ContainerState::Running, ..pod.container() };
-    let created = Container { id: "c2".into(), state: ContainerState::Created, ..pod.container() };
+    let (mut running, mut created) = (pod.container(), pod.container());
+    running.state = ContainerState::Running;
+    (created.id, created.state) = ("c2".into(), ContainerState::Created);
     for _ in 0..2 {
         let containers = vec![running.clone(), created.clone()];
         node.plugin.synchronize(vec![pod.sandbox.clone()], containers, &Runtime::default()).await;

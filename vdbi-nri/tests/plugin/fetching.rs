@@ -29,11 +29,10 @@ async fn a_container_gets_a_credential_that_works_and_that_the_ledger_knows() {
 async fn an_old_runtime_has_the_tripwire_replaced_since_it_removes_nothing() {
     let node = Node::with(None);
     let pod = node.pod("web-1").await;
-    let runtime = Runtime { name: "containerd".into(), version: "1.7.24~ds1".into() };
+    let runtime = Runtime::containerd("1.7.24~ds1");
     let container = pod.container();
     let deadline = tokio::time::Instant::now() + crate::DEADLINE;
-    let creation =
-        vdbi_nri::stub::Creation { pod: &pod.sandbox, container: &container, runtime: &runtime, deadline };
+    let creation = vdbi_nri::stub::Creation::new(&pod.sandbox, &container, &runtime, deadline);
     let adjustment = node.plugin.create(creation).await.unwrap();
     assert_eq!(adjustment.removed_mounts(), [""; 0]);
     let [mount] = adjustment.mounts() else { panic!("{adjustment:?}") };

@@ -23,7 +23,7 @@ use vdbi_nri::{
     cache::Cache,
     leaks::Leaks,
     plugin::Settings,
-    pods::NodePods,
+    pods::{NodePods, Selection},
     stub::{Adjustment, Container, ContainerInjector, Creation, Mount, Pod, Refused, Runtime},
 };
 
@@ -119,14 +119,12 @@ impl Node {
         let object =
             pods.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
         assert!(self.kubernetes.bind_pod("shop", name, NODE));
-        let sandbox = Pod {
-            id: format!("sandbox-{name}"),
-            name: name.to_owned(),
-            namespace: "shop".to_owned(),
-            uid: object.uid().unwrap(),
-            labels: [(LABEL.to_owned(), "true".to_owned())].into(),
-            annotations: Default::default(),
-        };
+        let mut sandbox = Pod::default();
+        sandbox.id = format!("sandbox-{name}");
+        sandbox.name = name.to_owned();
+        sandbox.namespace = "shop".to_owned();
+        sandbox.uid = object.uid().unwrap();
+        sandbox.labels = [(LABEL.to_owned(), "true".to_owned())].into();
         let env = env.iter().map(|(name, value)| format!("{name}={value}"));
         Placed { sandbox, env: ["PATH=/bin".to_owned()].into_iter().chain(env).collect(), id: ids[0] }
     }
@@ -137,9 +135,9 @@ impl Node {
     }
 
     async fn adjusted(&self, placed: &Placed, container: &Container) -> Result<Adjustment, Refused> {
-        let runtime = Runtime { name: "containerd".into(), version: "v2.2.9".into() };
+        let runtime = Runtime::containerd("v2.2.9");
         let deadline = Instant::now() + DEADLINE;
-        self.plugin.create(Creation { pod: &placed.sandbox, container, runtime: &runtime, deadline }).await
+        self.plugin.create(Creation::new(&placed.sandbox, container, &runtime, deadline)).await
     }
 
     async fn works(&self, login: &(String, Secret)) -> bool {
@@ -157,13 +155,10 @@ fn start(
     let registry = Registry::disabled();
     let owner = Owner { cluster: "c".into(), release: "prod".into() };
     let custody = Custody::new(source.clone(), ledger.clone(), owner, &registry);
-    let (pods, follower) = NodePods::new(kubernetes.client(), LABEL, NODE);
-    let settings = Settings {
-        label: LABEL.into(),
-        default_engine: "databases".into(),
-        fetch_timeout: Duration::from_millis(1500),
-        prewarm,
-    };
+    let selection = Selection { label: LABEL.into(), node: NODE.into() };
+    let (pods, follower) = NodePods::new(kubernetes.client(), selection);
+    let mut settings = Settings::new("databases");
+    settings.prewarm = prewarm;
     let leaks = Leaks::new(kubernetes.client(), "vdbi-nri");
     let plugin = NodePlugin::new(custody, Cache::open(cache).unwrap(), pods, leaks, settings, &registry);
     let mut work = JoinSet::new();
@@ -180,20 +175,19 @@ struct Placed {
 
 impl Placed {
     fn container(&self) -> Container {
-        Container {
-            id: "c1".into(),
-            pod_id: self.sandbox.id.clone(),
-            name: "web".into(),
-            args: vec!["serve".into()],
-            env: self.env.clone(),
-            mounts: vec![Mount {
-                destination: "/proc/uptime".into(),
-                kind: "bind".into(),
-                source: "/var/lib/kubelet/pods/x/volumes/kubernetes.io~empty-dir/vdbi-tripwire".into(),
-                options: vec!["rbind".into()],
-            }],
-            ..Container::default()
-        }
+        let mut container = Container::default();
+        container.id = "c1".into();
+        container.pod_id = self.sandbox.id.clone();
+        container.name = "web".into();
+        container.args = vec!["serve".into()];
+        container.env = self.env.clone();
+        container.mounts = vec![Mount {
+            destination: "/proc/uptime".into(),
+            kind: "bind".into(),
+            source: "/var/lib/kubelet/pods/x/volumes/kubernetes.io~empty-dir/vdbi-tripwire".into(),
+            options: vec!["rbind".into()],
+        }];
+        container
     }
 }
 

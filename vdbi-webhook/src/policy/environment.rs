@@ -112,7 +112,7 @@ pub(super) fn name(container: &Value) -> &str {
 }
 
 pub(super) fn bad(message: String) -> Denial {
-    Denial { code: 400, message }
+    Denial::bad_request(message)
 }
 
 fn variables(delivery: &Delivery, grant: &Grant) -> Vec<Value> {

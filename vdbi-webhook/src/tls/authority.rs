@@ -27,14 +27,15 @@ const KEY: &str = "tls.key";
 /// How far clocks may differ: certificates are valid this much earlier.
 const SKEW: Duration = Duration::from_secs(300);
 
-/// How long certificates live; each is replaced after two thirds.
+/// How long certificates live; each is replaced after two thirds. Made by `Lifetimes::default()`, and changed field by field.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Lifetimes {
-    /// Of an authority.
+    /// Of an authority. By default 365 days.
     pub authority: Duration,
-    /// Of the webhook's certificate.
+    /// Of the webhook's certificate. By default 30 days.
     pub certificate: Duration,
-    /// How long a new authority has to have been in the bundle before it signs.
+    /// How long a new authority has to have been in the bundle before it signs. By default 60 s.
     pub settling: Duration,
 }
 

@@ -30,7 +30,7 @@ impl Callers {
             let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
             roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }
-        let chain = WebPkiClientVerifier::builder(roots.into())
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.into(), super::provider())
             .build()
             .map_err(|error| unusable(error.to_string()))?;
         Ok(Arc::new(Self { chain, allowed_names: authorities.allowed_names.clone() }))

@@ -31,9 +31,12 @@ pub struct SelfManaged {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
     settings: Settings,
+    lifetimes: Lifetimes,
 }
 
 /// Where the authority is kept, and what it certifies.
+///
+/// It is written as a literal, on purpose: all of it is needed, and a constructor would take three texts that could be swapped.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The namespace of the Secret.
@@ -44,15 +47,19 @@ pub struct Settings {
     pub configuration: String,
     /// The DNS names or addresses of the certificate.
     pub names: Vec<String>,
-    /// How long certificates live.
-    pub lifetimes: Lifetimes,
 }
 
 impl SelfManaged {
     /// Asks nothing yet.
     pub fn new(client: Client, settings: Settings) -> Self {
         let secrets = Api::namespaced(client.clone(), &settings.namespace);
-        Self { secrets, configurations: Api::all(client), settings }
+        Self { secrets, configurations: Api::all(client), settings, lifetimes: Lifetimes::default() }
+    }
+
+    /// Certificates that live for another time.
+    #[must_use]
+    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, ..self }
     }
 
     /// The work of the leader: keeps the authority and its certificate until the term is over.
@@ -82,7 +89,7 @@ impl SelfManaged {
 
     /// Brings Secret and caBundle to where they should be, one step at a time.
     async fn tend(&self) -> Result<(), String> {
-        let Settings { secret: name, configuration, names, lifetimes, .. } = &self.settings;
+        let Settings { secret: name, configuration, names, .. } = &self.settings;
         let present = self.secrets.get_opt(name).await.map_err(|error| self.about_secret(&error))?;
         let store = present.as_ref().map_or_else(|| Ok(Store::default()), |secret| self.store(secret))?;
         let found =
@@ -92,8 +99,8 @@ impl SelfManaged {
             [first, rest @ ..] if rest.iter().all(|bundle| bundle == first) => first.as_str(),
             _ => "",
         };
-        let changed =
-            next(&store, common, names, *lifetimes, Timestamp::now()).map_err(|error| error.to_string())?;
+        let changed = next(&store, common, names, self.lifetimes, Timestamp::now())
+            .map_err(|error| error.to_string())?;
         if let Some(changed) = &changed {
             self.write(present, changed).await.map_err(|error| self.about_secret(&error))?;
             tracing::info!(secret = name, "renewed the webhook's own certificate or authority");

@@ -54,7 +54,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 fn of_version(version: &str) -> Vec<Finding> {
-    let runtime = Runtime { name: "containerd".to_owned(), version: version.to_owned() };
+    let runtime = Runtime::containerd(version);
     if !runtime.at_least(0, 0, 0) {
         return vec![warn(format!(
             "{version:?} is no version that can be compared: 1.7.20 or newer is needed"

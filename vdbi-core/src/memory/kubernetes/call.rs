@@ -28,6 +28,7 @@ pub enum Verb {
 
 /// One request, as the predicates of faults see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Call {
     /// What it does.
     pub verb: Verb,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock::TokioClock,
-    leadership::{AlwaysLeader, LeadershipError, Status, Term, WorkError},
+    leadership::{AlwaysLeader, LeadershipError, Status, Term, TermId, WorkError},
     testing::message_of_the_broken_clause,
 };
 
@@ -124,7 +124,9 @@ impl Leadership for Contender {
                 _ => self.lock.fence.fetch_add(1, Ordering::AcqRel),
             };
             let clock = Arc::new(TokioClock::new());
-            let (term, control) = Term::new("local", &self.identity, fence.to_string(), clock, Duration::MAX);
+            let identity = self.identity.clone();
+            let id = TermId { lease: "local".to_owned(), identity, fence: fence.to_string() };
+            let (term, control) = Term::new(id, clock, Duration::MAX);
             let work = AssertUnwindSafe(work(term)).catch_unwind();
             tokio::pin!(work);
             let outcome = tokio::select! {

@@ -23,8 +23,11 @@ fn id() -> EntryId {
 }
 
 fn ledger(scene: &Scene) -> VaultLedger {
-    let Access { client, login } = scene.access.clone();
-    VaultLedger::new(client, login, "dbi", "/kubernetes/")
+    VaultLedger::new(scene.access.login.clone(), folder("/kubernetes/"))
+}
+
+fn folder(prefix: &str) -> KvFolder {
+    KvFolder { mount: "dbi".into(), prefix: prefix.into() }
 }
 
 fn entry() -> Entry {
@@ -239,8 +242,7 @@ async fn a_denial_names_the_line_that_the_policy_needs() {
 #[tokio::test]
 async fn a_path_that_cannot_be_used_names_its_key_and_is_not_requested() {
     let scene = Scene::bare().await;
-    let Access { client, login } = scene.access.clone();
-    let ledger = VaultLedger::new(client, login, "dbi", "../other");
+    let ledger = VaultLedger::new(scene.access.login.clone(), folder("../other"));
     let error = ledger.list().await.unwrap_err();
     assert!(matches!(&error, LedgerError::Denied(text) if text.starts_with("vaultSecretPrefix")), "{error}");
     assert!(scene.server.received_requests().await.unwrap().is_empty());

@@ -35,8 +35,7 @@ impl PodIdentity for Nobody {
 }
 
 fn source<I: PodIdentity>(scene: &Scene, authentication: Authentication<I>) -> VaultSource<I> {
-    let Access { client, login } = scene.access.clone();
-    VaultSource::new(client, login, "kubernetes", authentication, issuing(7200))
+    VaultSource::new(scene.access.login.clone(), "kubernetes", authentication, issuing(7200))
 }
 
 fn issuing(period: u64) -> Issuing {
@@ -119,10 +118,10 @@ async fn fifty_admissions_read_the_auth_role_once() {
 async fn an_auth_role_is_read_again_when_its_time_is_over() {
     let scene = Scene::new().await;
     scene.always("auth/kubernetes/role/app", ok(role(&["app1"]))).await;
-    let Access { client, login } = scene.access.clone();
+    let login = scene.access.login.clone();
     let issuing = Issuing { role_cache_ttl: Duration::from_millis(20), ..Issuing::default() };
     let authentication = Authentication::<Identity>::Legacy { token_role: None };
-    let source = VaultSource::new(client, login, "kubernetes", authentication, issuing);
+    let source = VaultSource::new(login, "kubernetes", authentication, issuing);
     source.authorize(&request()).await.unwrap();
     sleep(Duration::from_millis(40)).await;
     source.authorize(&request()).await.unwrap();
@@ -234,10 +233,9 @@ async fn without_a_token_role_an_orphan_is_created_with_the_period() {
         "meta": { "namespace": "shop", "service_account": "app1", "pod": "web-0" } });
     scene.expect("POST", "auth/token/create-orphan", Some(body), ok(auth("s.pod", 7200))).await;
     scene.expect_with("s.pod", "GET", CREDS, None, ok(user())).await;
-    let Access { client, login } = scene.access.clone();
+    let login = scene.access.login.clone();
     let authentication = Authentication::<Identity>::Legacy { token_role: None };
     let source = VaultSource::new(
-        client,
         login,
         "kubernetes",
         authentication,
@@ -297,13 +295,12 @@ async fn creating_a_user_is_never_repeated_and_its_token_is_revoked_with_patienc
 #[tokio::test]
 async fn creating_a_user_may_take_longer_than_any_other_request() {
     let scene = Scene::new().await;
-    scene.access.login.token().await.unwrap();
+    let login = scene.login_over(impatient_client(&scene.server.uri()));
+    login.token().await.unwrap();
     scene.expect("POST", "auth/token/create/dbi-pod", None, ok(auth("s.pod", 7200))).await;
     scene.expect_with("s.pod", "GET", CREDS, None, ok(user()).set_delay(2 * REQUEST_TIMEOUT)).await;
-    let Access { login, .. } = scene.access.clone();
-    let client = impatient_client(&scene.server.uri());
     let authentication = Authentication::<Identity>::Legacy { token_role: Some("dbi-pod".into()) };
-    let source = VaultSource::new(client, login, "kubernetes", authentication, issuing(60));
+    let source = VaultSource::new(login, "kubernetes", authentication, issuing(60));
     source.issue(&request()).await.unwrap();
 }
 
@@ -462,10 +459,9 @@ async fn nothing_of_a_source_prints_a_secret() {
     let scene = Scene::new().await;
     scene.expect("POST", "auth/token/create/dbi-pod", None, ok(auth("s.pod", 7200))).await;
     scene.expect_with("s.pod", "GET", CREDS, None, ok(user())).await;
-    let Access { client, login } = scene.access.clone();
+    let login = scene.access.login.clone();
     let authentication = Authentication::<Identity>::Legacy { token_role: Some("dbi-pod".into()) };
     let source = VaultSource::new(
-        client,
         login,
         "kubernetes",
         authentication,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::election::Identity;
+use crate::election::{Identity, LeaseRef};
 
 mod shared;
 
@@ -21,7 +21,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let settings = Arc::new(Settings::new("renewer", "vdbi", Identity::new("me", "u1")));
+        let settings = Arc::new(Settings::new(
+            LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+            Identity::new("me").with_uid("u1"),
+        ));
         let now = Duration::from_secs(100);
         Self { machine: Machine::new(settings.clone(), 7), settings, now, version: 10, log: Vec::new() }
     }
@@ -222,7 +225,7 @@ fn a_stale_watch_event_is_ignored() {
 fn a_restart_in_the_same_pod_takes_over_at_once() {
     let mut bench = Bench::new();
     let get = bench.tell(Event::Tick);
-    let before = Identity::new("me", "u1");
+    let before = Identity::new("me").with_uid("u1");
     let record = bench.record(before.as_str(), 15);
     let take = bench.answer(&get, Ok(Some(record)));
     assert_eq!(cause(&bench.commit(&take)), Some(Cause::SamePod));

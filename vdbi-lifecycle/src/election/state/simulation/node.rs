@@ -3,6 +3,7 @@
 use rand::{Rng, rngs::StdRng};
 
 use super::{Duration, Fault, Identity, Machine, Profile, Settings};
+use crate::election::LeaseRef;
 use std::sync::Arc;
 
 pub(super) struct Node {
@@ -95,5 +96,8 @@ impl Node {
 }
 
 fn settings(pod: usize) -> Settings {
-    Settings::new("renewer", "vdbi", Identity::new(format!("n{pod}"), "u"))
+    Settings::new(
+        LeaseRef { namespace: "vdbi".into(), name: "renewer".into() },
+        Identity::new(format!("n{pod}")).with_uid("u"),
+    )
 }

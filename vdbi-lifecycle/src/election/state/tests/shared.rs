@@ -63,7 +63,7 @@ fn a_restart_in_the_same_pod_takes_all_its_leases_at_once() {
     let mut bench = Bench::new();
     bench.machine.set_load(bench.now, 7);
     let get = bench.tell(Event::Tick);
-    let earlier = Identity::new("me", "u1").to_string();
+    let earlier = Identity::new("me").with_uid("u1").to_string();
     let record = bench.record(&earlier, 15);
     assert!(find_write(&bench.answer(&get, Ok(Some(record)))).is_some());
 }
