@@ -68,7 +68,7 @@ pub enum IssueError {
     #[error(transparent)]
     Source(SourceError),
     /// It could not be entered into the ledger.
-    #[error("its credential could not be entered into the ledger and was revoked: {0}")]
+    #[error("its credential could not be entered into the ledger and is revoked: {0}")]
     Ledger(LedgerError),
     /// The work ended with a panic, which the log shows.
     #[error("an issuing task ended unexpectedly")]

@@ -351,7 +351,7 @@ impl Leadership for AlwaysLeader {
             if let Err(error) = outcome
                 && !shutdown.is_cancelled()
             {
-                tracing::error!(%error, "the work failed; it starts again in a second");
+                tracing::error!(%error, "the work failed and starts again in a second: {error}");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     () = shutdown.cancelled() => {}

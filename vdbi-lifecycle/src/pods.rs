@@ -209,7 +209,7 @@ impl Pods {
                 Ok(watcher::Event::InitDone) => Some(Change::Restarted),
                 Ok(_) => None,
                 Err(error) => {
-                    tracing::warn!(%error, "the watch on pods failed and starts again");
+                    tracing::warn!(%error, "the watch on pods failed and starts again: {error}");
                     None
                 }
             })

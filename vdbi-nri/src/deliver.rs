@@ -206,7 +206,11 @@ impl<S: CredentialSource, L: Ledger> Deliverer<S, L> {
         }
         let held = Held { credentials, source };
         let held = self.0.cache.put(uid, held).unwrap_or_else(|error| {
-            tracing::error!(pod = %demand.pod, %error, "after a restart of the plugin this is lost: {error}");
+            tracing::error!(
+                pod = %demand.pod, %error,
+                "the credentials of pod {} are kept in memory alone, and a plugin that starts again issues others: {error}",
+                demand.pod
+            );
             self.0.cache.get(uid).unwrap_or_default()
         });
         self.0.metrics.cached_pods.set(self.0.cache.len() as f64);

@@ -83,7 +83,8 @@ impl<S: CredentialSource, L: Ledger> Prewarmer<S, L> {
             Ok(None) => return,
             Err(error) => {
                 self.metrics.not_prewarmed(Skipped::Annotations);
-                tracing::warn!(namespace = pod.namespace(), name = pod.name_any(), %error, "pod gets no credentials: {error}");
+                let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+                tracing::warn!(namespace, name, %error, "pod {namespace}/{name} gets no credentials: {error}");
                 return;
             }
         };

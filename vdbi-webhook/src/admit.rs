@@ -258,7 +258,7 @@ impl Failure {
             Self::Ledger { database, error } => Denial {
                 code: 500,
                 message: format!(
-                    "database {database}: its credential could not be entered into the ledger and was revoked: {error}"
+                    "database {database}: its credential could not be entered into the ledger and is revoked: {error}"
                 ),
             },
             Self::QueueFull => Denial {

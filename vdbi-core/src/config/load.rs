@@ -183,9 +183,11 @@ fn typed(values: &mut Values, component: Component) -> Config {
     let address = values.text("vaultAddress");
     let is_url = ["http://", "https://"].iter().any(|scheme| address.starts_with(scheme));
     if !(address.is_empty() || is_url) {
-        values
-            .problems
-            .push(format!("vaultAddress: {address:?} is no URL: write it like https://vault.example:8200"));
+        // It is not repeated: it may hold a password.
+        values.problems.push(
+            "vaultAddress: it has to begin with https:// or http://, such as https://vault.example:8200"
+                .to_owned(),
+        );
     }
     let self_managed = values.bool("webhook.selfManaged");
     if component == Component::Injector {

@@ -222,8 +222,10 @@ impl Driver {
             Ok(Ok(())) if over => {}
             Ok(Err(error)) if over && error.is::<TermOver>() => {}
             Ok(Ok(())) => tracing::warn!(%lease, "the work returned although its term was not over"),
-            Ok(Err(error)) => tracing::error!(%lease, %error, "the work failed"),
-            Err(error) if error.is_panic() => tracing::error!(%lease, %error, "the work panicked"),
+            Ok(Err(error)) => tracing::error!(%lease, %error, "the work of lease {lease} failed: {error}"),
+            Err(error) if error.is_panic() => {
+                tracing::error!(%lease, %error, "the work of lease {lease} panicked: {error}");
+            }
             Err(_) => tracing::warn!(%lease, "the work did not return after its term and was dropped"),
         }
     }

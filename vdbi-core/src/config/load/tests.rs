@@ -115,6 +115,13 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn an_address_that_is_none_is_not_repeated_since_it_may_hold_a_password() {
+    let error = problems("vaultAddress: user:hunter2@vault:8200\n", Component::Renewer);
+    assert!(error.contains("vaultAddress: it has to begin with https://"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn a_key_that_is_there_twice_is_refused_with_its_place() {
     let error = problems("logLevel: info\nlogLevel: debug\n", Component::Renewer);
     assert!(error.contains("duplicate") && error.contains("line 2"), "{error}");

@@ -121,7 +121,11 @@ pub(super) fn classify(operation: Operation<'_>, refusal: &Refusal) -> SourceErr
             } else if says("42704") {
                 Gone("the credential's database user no longer exists".into())
             } else if says("not renewable") {
-                Misconfigured("the credential's lease cannot be renewed".into())
+                Misconfigured(
+                    "the credential's lease cannot be renewed: restart the pod before it ends, and have its engine issue \
+                     renewable leases"
+                        .into(),
+                )
             } else if refusal.status == 403 {
                 own(refusal, "cannot renew the credential's lease")
             } else {
@@ -139,7 +143,7 @@ pub(super) fn classify(operation: Operation<'_>, refusal: &Refusal) -> SourceErr
         }
         Operation::Ledger { mount } => match refusal.status {
             404 if says("no handler for route") => not_mounted("vaultSecretName", mount),
-            500.. => Unavailable(format!("Vault failed at the ledger: {detail}")),
+            500.. => Unavailable(format!("Vault failed at the ledger, and its log says why: {detail}")),
             _ => own(refusal, "cannot use the ledger"),
         },
     }
@@ -154,8 +158,8 @@ pub(super) fn server_trouble(refusal: &Refusal) -> Option<SourceError> {
     } else {
         match refusal.status {
             429 => "Vault's rate limit quota is exceeded: raise it, or lower this component's rate",
-            502..=504 => "Vault is not available",
-            408 | 412 => "Vault is busy",
+            502..=504 => "Vault is not available: see whether it runs, and what lies between",
+            408 | 412 => "Vault is busy, or a standby of it lags behind: the next attempt may pass",
             _ => return None,
         }
     };
@@ -188,9 +192,7 @@ fn login(refusal: &Refusal, auth_path: &str, role: &str, whose: Whose) -> Source
             Whose::Ours => "the audience of its service account token",
             Whose::Pod => "tokenRequestAudiences",
         };
-        Misconfigured(format!(
-            "the token's audience is not the one of {target}: change its audience, or {key}"
-        ))
+        Misconfigured(format!("the token's audience is not the one of {target}: change the role's, or {key}"))
     } else if refusal.says("invalid role name") {
         match whose {
             Whose::Ours => Misconfigured(format!("there is no {target}: create it, or change kubeRole")),
@@ -216,7 +218,7 @@ fn login(refusal: &Refusal, auth_path: &str, role: &str, whose: Whose) -> Source
              gone, or Vault's TokenReview failed; Vault's log says which"
         ))
     } else {
-        Unavailable(format!("login at {target} failed: {}", refusal.excerpt()))
+        Unavailable(format!("the login at {target} failed, and Vault's log says why: {}", refusal.excerpt()))
     }
 }
 
@@ -250,6 +252,6 @@ fn database(refusal: &Refusal, engine: &str) -> SourceError {
     SourceError::Unavailable(if refusal.says_any(&UNREACHABLE) {
         format!("{engine} cannot reach its database ({detail}): check that the database runs")
     } else {
-        format!("{engine} failed: {detail}")
+        format!("{engine} failed, and Vault's log says why: {detail}")
     })
 }
