@@ -43,6 +43,8 @@ pub type WorkError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// - The work checks its term right before every effect, and bounds each effect by [`Term::remaining`]; [`Term::run`] does
 ///   both. It returns only when none of its effects is under way any more.
+///
+/// The suite `vdbi_core::testing::leadership` checks this contract over any implementation.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement leadership",
     note = "use `vdbi_lifecycle::election::LeaseElection`, `AlwaysLeader`, or implement `vdbi_core::leadership::Leadership`"
@@ -286,7 +288,10 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Leads from the first moment to the shutdown: for a single replica, and for tests.
+/// How long the work may take to return after a shutdown where nobody waits for the lock.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Leads from the first moment to the shutdown: for a single replica, and for tests. After the shutdown the work has 20 s to return.
 ///
 /// ```
 /// use tokio_util::sync::CancellationToken;
@@ -345,7 +350,13 @@ impl Leadership for AlwaysLeader {
                 outcome = &mut work => outcome,
                 () = shutdown.cancelled() => {
                     control.wind_down();
-                    work.await
+                    match tokio::time::timeout(DRAIN_TIMEOUT, work).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => {
+                            self.status.send_modify(|status| status.leading = false);
+                            return Err(LeadershipError::DrainTimeout(DRAIN_TIMEOUT));
+                        }
+                    }
                 }
             };
             if let Err(error) = outcome

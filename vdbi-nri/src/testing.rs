@@ -5,8 +5,8 @@
 //! contract of plugins as a test suite.
 
 mod connection;
+pub mod container_injector;
 mod created;
-mod injector;
 
 use std::{io, path::Path};
 
@@ -14,7 +14,6 @@ use tokio::net::UnixListener;
 
 pub use connection::{CallError, PluginConnection, Registration};
 pub use created::Created;
-pub use injector::container_injector;
 
 /// Where plugins connect.
 #[derive(Debug)]

@@ -30,6 +30,8 @@ pub use plaintext::Plaintext;
 /// - Pure: the same pod at the same time gives the same plan, and nothing is read or written elsewhere.
 /// - Idempotent: the plan for a pod that carries the patch already is [`Plan::LeaveAlone`].
 /// - Additive: a patch has only `add` operations, and what a user wrote stays, unless the user asked for its replacement.
+/// - Traceable: a pod with credentials lists its ledger entries in the annotation [`UUID_ANNOTATION`](vdbi_core::pod::UUID_ANNOTATION),
+///   in the plan's order.
 ///
 /// # Assumptions
 ///

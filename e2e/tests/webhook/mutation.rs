@@ -28,6 +28,7 @@ use vdbi_webhook::{
     policy::{Grant, Injection, MutationPolicy, Plan},
     review::Denial,
     server::{AdmissionServer, Shutdown},
+    testing::mutation_policy,
     tls::{Material, Tls},
 };
 
@@ -93,12 +94,21 @@ async fn create_raw(scene: &Scene, pod: &Pod) -> Result<http::Response<kube::cli
     Ok(scene.cluster.kubernetes().admin().send(request).await?)
 }
 
-#[test]
-fn another_policy_keeps_the_contract() {
-    vdbi_webhook::testing::mutation_policy(
-        &Sidecar,
-        &json!({ "spec": { "containers": [{ "name": "web" }] } }),
-    );
+impl mutation_policy::Fixture for Sidecar {
+    type Policy = Self;
+
+    fn policy(&self) -> &Self {
+        self
+    }
+
+    fn admitted(&self) -> Vec<Value> {
+        vec![json!({ "spec": { "containers": [{ "name": "web" }] } })]
+    }
+}
+
+#[tokio::test]
+async fn another_policy_keeps_the_contract() {
+    mutation_policy::run(&Sidecar).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,48 +1,84 @@
 //! The contract of [`Ledger`].
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use futures::future::join_all;
 
 use super::Clause;
 use crate::{
     credential::{Lease, TokenHandle},
-    ledger::{Entry, EntryId, Ledger, LedgerError, Owner, Stored},
+    ledger::{Entry, EntryId, Ledger, LedgerError, Stored},
     pod::PodRef,
     secret::Secret,
+    suite,
 };
+
+mod entries;
+
+use entries::{RAW_TOKEN, entry, expect_conflict, expect_same, full, strange, winner};
 
 /// How long a read or a list may lag behind a write: a standby server serves what it has.
 const LAG: Duration = Duration::from_secs(5);
 
-/// A token that must not show up anywhere.
-const RAW_TOKEN: &str = "s.contract-suite-raw-token";
+/// A ledger, with what a test has to know about its set-up. Every ledger is one by itself, without the clauses about what another
+/// program has put beside its entries.
+pub trait Fixture {
+    /// The ledger.
+    type Ledger: Ledger;
 
-/// Runs every clause. The ledger may hold other entries, and others may use it at the same time; what the suite records it
-/// forgets again.
-///
-/// # Panics
-///
-/// When a clause is broken.
-pub async fn run(ledger: &impl Ledger) {
-    a_recorded_entry_is_found(ledger).await;
-    an_entry_comes_back_as_it_was_written(ledger).await;
-    record_never_replaces(ledger).await;
-    one_of_many_records_wins(ledger).await;
-    update_replaces_the_version_that_was_read(ledger).await;
-    update_of_a_stale_version_is_a_conflict(ledger).await;
-    one_of_many_updates_wins(ledger).await;
-    list_names_every_entry_once(ledger).await;
-    forget_leaves_nothing_behind(ledger).await;
-    forget_is_idempotent(ledger).await;
-    survey_tells_what_read_finds(ledger).await;
-    update_never_creates(ledger).await;
-    errors_show_no_secret(ledger).await;
+    /// The ledger. It may hold other entries, and others may use it at the same time.
+    fn ledger(&self) -> &Self::Ledger;
+
+    /// Stores such fields under a key beside those of the entries, past the ledger, as another program would. `false` where a test
+    /// cannot do that, which is the default.
+    fn put(&self, key: &str, fields: &BTreeMap<String, String>) -> impl Future<Output = bool> {
+        let _ = (key, fields);
+        std::future::ready(false)
+    }
+
+    /// Removes what [`put`](Self::put) has stored and the ledger leaves alone. Nothing by default.
+    fn remove(&self, key: &str) -> impl Future<Output = ()> {
+        let _ = key;
+        std::future::ready(())
+    }
+}
+
+impl<L: Ledger> Fixture for L {
+    type Ledger = L;
+
+    fn ledger(&self) -> &L {
+        self
+    }
+}
+
+suite! {
+    /// Runs every clause. What the suite records it forgets again.
+    pub async fn run(fixture: &impl Fixture) {
+        a_recorded_entry_is_found,
+        an_entry_comes_back_as_it_was_written,
+        record_never_replaces,
+        one_of_many_records_wins,
+        update_replaces_the_version_that_was_read,
+        update_of_a_stale_version_is_a_conflict,
+        one_of_many_updates_wins,
+        list_names_every_entry_once,
+        forget_leaves_nothing_behind,
+        forget_is_idempotent,
+        survey_tells_what_read_finds,
+        update_never_creates,
+        what_is_no_entry_is_corrupt,
+        a_key_that_is_no_id_is_left_alone,
+        errors_show_no_secret,
+    }
 }
 
 /// Once `record` returned `Ok`, `read` and `list` find the entry.
-pub async fn a_recorded_entry_is_found(ledger: &impl Ledger) {
-    let clause = clause("a_recorded_entry_is_found");
+pub async fn a_recorded_entry_is_found(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("a_recorded_entry_is_found"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("found")).await);
     read(clause, ledger, id).await;
@@ -52,27 +88,13 @@ pub async fn a_recorded_entry_is_found(ledger: &impl Ledger) {
 }
 
 /// An entry is read as it was written: with an accessor or a raw token, an owner or none, a pod with or without name and uid.
-pub async fn an_entry_comes_back_as_it_was_written(ledger: &impl Ledger) {
-    let clause = clause("an_entry_comes_back_as_it_was_written");
-    let full = Entry {
-        pod: PodRef {
-            namespace: "shop".into(),
-            name: Some("web-0".into()),
-            uid: Some("7d4c1c3e-0000-4000-8000-000000000001".into()),
-            service_account: "app1".into(),
-            node: Some("node-1".into()),
-        },
-        owner: Some(Owner { cluster: "cluster".into(), release: "release".into() }),
-        issued_at: "2026-11-24T01:02:03Z".parse().ok(),
-        ttl: Some(Duration::from_secs(3600)),
-        raw_token: Some(Secret::new(RAW_TOKEN)),
-        ..entry("full")
-    };
+pub async fn an_entry_comes_back_as_it_was_written(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("an_entry_comes_back_as_it_was_written"), fixture.ledger());
     let mut taken_over = entry("taken-over");
     taken_over.lease.token = TokenHandle::Raw(Secret::new(RAW_TOKEN));
     let mut tokenless = entry("tokenless");
     tokenless.lease.token = TokenHandle::None;
-    for written in [full, entry("sparse"), taken_over, tokenless] {
+    for written in [full("full"), entry("sparse"), taken_over, tokenless] {
         let id = EntryId::random();
         clause.ok("record", ledger.record(id, &written).await);
         let found = read(clause, ledger, id).await.entry;
@@ -82,8 +104,8 @@ pub async fn an_entry_comes_back_as_it_was_written(ledger: &impl Ledger) {
 }
 
 /// `record` of an id that is taken is a conflict, and leaves the entry alone.
-pub async fn record_never_replaces(ledger: &impl Ledger) {
-    let clause = clause("record_never_replaces");
+pub async fn record_never_replaces(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("record_never_replaces"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("first")).await);
     expect_conflict(clause, id, "a second record", ledger.record(id, &entry("second")).await);
@@ -92,8 +114,8 @@ pub async fn record_never_replaces(ledger: &impl Ledger) {
 }
 
 /// Of several `record`s of one id at the same time one succeeds; the others are conflicts.
-pub async fn one_of_many_records_wins(ledger: &impl Ledger) {
-    let clause = clause("one_of_many_records_wins");
+pub async fn one_of_many_records_wins(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("one_of_many_records_wins"), fixture.ledger());
     let id = EntryId::random();
     let entries: Vec<_> = (0..8).map(|number| entry(&format!("racer-{number}"))).collect();
     let outcomes = join_all(entries.iter().map(|entry| ledger.record(id, entry))).await;
@@ -103,23 +125,28 @@ pub async fn one_of_many_records_wins(ledger: &impl Ledger) {
 }
 
 /// `update` with the version that was read replaces the entry, and gives it another version.
-pub async fn update_replaces_the_version_that_was_read(ledger: &impl Ledger) {
-    let clause = clause("update_replaces_the_version_that_was_read");
+pub async fn update_replaces_the_version_that_was_read(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("update_replaces_the_version_that_was_read"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("first")).await);
     let version = read(clause, ledger, id).await.version;
-    clause.ok("update", ledger.update(id, &entry("second"), version).await);
-    let updated = async || {
-        let stored = read(clause, ledger, id).await;
-        stored.version != version && stored.entry.lease.id == entry("second").lease.id
+    let second = full("second");
+    clause.ok("update", ledger.update(id, &second, version).await);
+    let mut updated = None;
+    let found = async || {
+        updated = Some(read(clause, ledger, id).await).filter(|stored| stored.version != version);
+        updated.is_some()
     };
-    clause.eventually(LAG, "read does not find the update under another version", updated).await;
+    clause.eventually(LAG, "read does not find the update under another version", found).await;
+    if let Some(updated) = updated {
+        expect_same(clause, &updated.entry, &second);
+    }
     clause.ok("forget", ledger.forget(id).await);
 }
 
 /// `update` with a version that has been replaced is a conflict, and leaves the entry alone.
-pub async fn update_of_a_stale_version_is_a_conflict(ledger: &impl Ledger) {
-    let clause = clause("update_of_a_stale_version_is_a_conflict");
+pub async fn update_of_a_stale_version_is_a_conflict(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("update_of_a_stale_version_is_a_conflict"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("first")).await);
     let version = read(clause, ledger, id).await.version;
@@ -132,8 +159,8 @@ pub async fn update_of_a_stale_version_is_a_conflict(ledger: &impl Ledger) {
 }
 
 /// `update` of an entry that is gone, or never was, is a conflict and creates nothing, whatever the version.
-pub async fn update_never_creates(ledger: &impl Ledger) {
-    let clause = clause("update_never_creates");
+pub async fn update_never_creates(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("update_never_creates"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("first")).await);
     let version = read(clause, ledger, id).await.version;
@@ -153,8 +180,8 @@ pub async fn update_never_creates(ledger: &impl Ledger) {
 }
 
 /// Of several `update`s of one version at the same time one succeeds; the others are conflicts.
-pub async fn one_of_many_updates_wins(ledger: &impl Ledger) {
-    let clause = clause("one_of_many_updates_wins");
+pub async fn one_of_many_updates_wins(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("one_of_many_updates_wins"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("first")).await);
     let version = read(clause, ledger, id).await.version;
@@ -167,8 +194,8 @@ pub async fn one_of_many_updates_wins(ledger: &impl Ledger) {
 }
 
 /// `list` names every entry, and none twice.
-pub async fn list_names_every_entry_once(ledger: &impl Ledger) {
-    let clause = clause("list_names_every_entry_once");
+pub async fn list_names_every_entry_once(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("list_names_every_entry_once"), fixture.ledger());
     let ids: BTreeSet<_> = (0..20).map(|_| EntryId::random()).collect();
     for id in &ids {
         clause.ok("record", ledger.record(*id, &entry("listed")).await);
@@ -186,8 +213,8 @@ pub async fn list_names_every_entry_once(ledger: &impl Ledger) {
 }
 
 /// `survey` names what `list` names, and an entry that it tells is the one that `read` finds, also after updates and with a raw token.
-pub async fn survey_tells_what_read_finds(ledger: &impl Ledger) {
-    let clause = clause("survey_tells_what_read_finds");
+pub async fn survey_tells_what_read_finds(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("survey_tells_what_read_finds"), fixture.ledger());
     let taken_over = Entry {
         lease: Lease { token: TokenHandle::Raw(Secret::new(RAW_TOKEN)), ..entry("raw").lease },
         ..entry("raw")
@@ -228,8 +255,8 @@ pub async fn survey_tells_what_read_finds(ledger: &impl Ledger) {
 }
 
 /// After `forget` neither `read` nor `list` finds the entry.
-pub async fn forget_leaves_nothing_behind(ledger: &impl Ledger) {
-    let clause = clause("forget_leaves_nothing_behind");
+pub async fn forget_leaves_nothing_behind(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("forget_leaves_nothing_behind"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("record", ledger.record(id, &entry("forgotten")).await);
     let version = read(clause, ledger, id).await.version;
@@ -243,8 +270,8 @@ pub async fn forget_leaves_nothing_behind(ledger: &impl Ledger) {
 }
 
 /// `forget` of what is gone, or never was, succeeds.
-pub async fn forget_is_idempotent(ledger: &impl Ledger) {
-    let clause = clause("forget_is_idempotent");
+pub async fn forget_is_idempotent(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("forget_is_idempotent"), fixture.ledger());
     let id = EntryId::random();
     clause.ok("forget of an entry that never was", ledger.forget(id).await);
     clause.ok("record", ledger.record(id, &entry("forgotten")).await);
@@ -252,40 +279,80 @@ pub async fn forget_is_idempotent(ledger: &impl Ledger) {
     clause.ok("a second forget", ledger.forget(id).await);
 }
 
-/// No error, neither for people nor for developers, contains the token of an entry.
-pub async fn errors_show_no_secret(ledger: &impl Ledger) {
-    let clause = clause("errors_show_no_secret");
+/// What is stored under an id and is no entry is corrupt: `read` says so, `list` and `survey` name it, `record` does not replace it,
+/// and `forget` removes it.
+pub async fn what_is_no_entry_is_corrupt(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("what_is_no_entry_is_corrupt"), fixture.ledger());
+    let id = EntryId::random();
+    if !fixture.put(&id.to_string(), &strange()).await {
+        return;
+    }
+    let corrupt = async || match ledger.read(id).await {
+        Err(LedgerError::Corrupt { id: other, .. }) if other == id => true,
+        Err(error) => clause.broken(format_args!("read says of it: {error}")),
+        Ok(Some(_)) => clause.broken("read takes it for an entry"),
+        // A standby server may not know it yet.
+        Ok(None) => false,
+    };
+    clause.eventually(LAG, "read finds nothing", corrupt).await;
+    let listed = async || clause.ok("list", ledger.list().await).contains(&id);
+    clause.eventually(LAG, "list leaves it out", listed).await;
+    let surveyed = async || {
+        let surveyed = clause.ok("survey", ledger.survey().await);
+        surveyed.iter().any(|(other, stored)| *other == id && stored.is_none())
+    };
+    clause.eventually(LAG, "survey leaves it out, or tells an entry", surveyed).await;
+    expect_conflict(clause, id, "a record in its place", ledger.record(id, &entry("second")).await);
+    clause.ok("forget", ledger.forget(id).await);
+    let unlisted = async || !clause.ok("list", ledger.list().await).contains(&id);
+    clause.eventually(LAG, "list names what was forgotten", unlisted).await;
+}
+
+/// A key that is no id does not keep `list` and `survey` from naming the entries.
+pub async fn a_key_that_is_no_id_is_left_alone(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("a_key_that_is_no_id_is_left_alone"), fixture.ledger());
+    let id = EntryId::random();
+    let key = format!("no-id-{id}");
+    if !fixture.put(&key, &strange()).await {
+        return;
+    }
+    clause.ok("record", ledger.record(id, &entry("beside")).await);
+    let listed = async || clause.ok("list", ledger.list().await).contains(&id);
+    clause.eventually(LAG, "list leaves out the entry beside it", listed).await;
+    let surveyed = async || {
+        let surveyed = clause.ok("survey", ledger.survey().await);
+        surveyed.iter().any(|(other, _)| *other == id)
+    };
+    clause.eventually(LAG, "survey leaves out the entry beside it", surveyed).await;
+    clause.ok("forget", ledger.forget(id).await);
+    fixture.remove(&key).await;
+}
+
+/// No error, neither for people nor for developers, contains the token of an entry, or what is stored in its place.
+pub async fn errors_show_no_secret(fixture: &impl Fixture) {
+    let (clause, ledger) = (clause("errors_show_no_secret"), fixture.ledger());
     let id = EntryId::random();
     let secretive = Entry { raw_token: Some(Secret::new(RAW_TOKEN)), ..entry("secretive") };
     clause.ok("record", ledger.record(id, &secretive).await);
     let stale = read(clause, ledger, id).await.version.wrapping_add(1_000_000);
-    let refused = [ledger.record(id, &secretive).await, ledger.update(id, &secretive, stale).await];
-    for error in refused.into_iter().filter_map(Result::err) {
+    let mut errors = Vec::new();
+    errors.extend(ledger.record(id, &secretive).await.err());
+    errors.extend(ledger.update(id, &secretive, stale).await.err());
+    let other = EntryId::random();
+    let is_there = fixture.put(&other.to_string(), &strange()).await;
+    errors.extend(ledger.read(other).await.err());
+    for error in errors {
         let text = format!("{error} {error:?}");
         clause.holds(!text.contains(RAW_TOKEN), "an error contains the raw token");
     }
     clause.ok("forget", ledger.forget(id).await);
+    if is_there {
+        clause.ok("forget", ledger.forget(other).await);
+    }
 }
 
 fn clause(name: &'static str) -> Clause {
-    Clause { contract: "Ledger", name }
-}
-
-/// The least that an entry says; `mark` tells it from others.
-fn entry(mark: &str) -> Entry {
-    Entry {
-        lease: Lease {
-            id: format!("databases/creds/app/{mark}"),
-            token: TokenHandle::Accessor(format!("accessor-{mark}")),
-        },
-        owner: None,
-        pod: PodRef { namespace: "shop".into(), service_account: "app1".into(), ..PodRef::default() },
-        database: "main".into(),
-        role: "app".into(),
-        issued_at: None,
-        ttl: None,
-        raw_token: None,
-    }
+    Clause::new("Ledger", name)
 }
 
 /// Reads an entry that was recorded; a standby server may not know it yet.
@@ -301,38 +368,3 @@ async fn read(clause: Clause, ledger: &impl Ledger, id: EntryId) -> Stored {
         None => clause.broken("read does not find what was recorded"),
     }
 }
-
-fn expect_same(clause: Clause, found: &Entry, written: &Entry) {
-    let (found, written) = (found.to_fields(), written.to_fields());
-    for (field, value) in &written {
-        let same = found.get(field).is_some_and(|found| found.expose() == value.expose());
-        clause.holds(same, format_args!("the field {field} is not the one that was written"));
-    }
-    clause.holds(found.len() == written.len(), "the entry that was read has other fields than were written");
-}
-
-fn expect_conflict(clause: Clause, id: EntryId, call: &str, outcome: Result<(), LedgerError>) {
-    match outcome {
-        Err(LedgerError::Conflict(other)) if other == id => {}
-        Err(error) => clause.broken(format_args!("{call} is no conflict of this entry: {error}")),
-        Ok(()) => clause.broken(format_args!("{call} succeeded")),
-    }
-}
-
-/// Which of several attempts succeeded.
-fn winner(clause: Clause, id: EntryId, outcomes: Vec<Result<(), LedgerError>>) -> usize {
-    let mut winners = Vec::new();
-    for (number, outcome) in outcomes.into_iter().enumerate() {
-        match outcome {
-            Ok(()) => winners.push(number),
-            lost => expect_conflict(clause, id, "an attempt that lost", lost),
-        }
-    }
-    match winners[..] {
-        [winner] => winner,
-        _ => clause.broken(format_args!("{} attempts succeeded", winners.len())),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,13 +1,19 @@
 //! The contract of [`PodIdentity`].
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
+
+use tokio::time::sleep;
 
 use super::Clause;
 use crate::{
     identity::{IdentityError, PodIdentity},
     pod::PodRef,
     secret::Secret,
+    suite,
 };
+
+/// The time that a login takes, at least.
+const LOGIN: Duration = Duration::from_secs(5);
 
 /// An identity, with what a test has to know about its set-up.
 pub trait Fixture {
@@ -28,26 +34,44 @@ pub trait Fixture {
     fn verify(&self, token: &Secret) -> impl Future<Output = Option<(String, String)>>;
 }
 
-/// Runs every clause.
-///
-/// # Panics
-///
-/// When a clause is broken.
-pub async fn run(fixture: &impl Fixture) {
-    a_token_proves_its_pods_service_account(fixture).await;
-    an_unknown_service_account_is_named(fixture).await;
+suite! {
+    /// Runs every clause.
+    pub async fn run(fixture: &impl Fixture) {
+        a_token_proves_its_pods_service_account,
+        a_token_outlives_a_login,
+        an_unknown_service_account_is_named,
+    }
 }
 
 /// A token is valid, and one of the service account that the pod names, in its namespace.
 pub async fn a_token_proves_its_pods_service_account(fixture: &impl Fixture) {
     let clause = clause("a_token_proves_its_pods_service_account");
-    for pod in fixture.pods() {
+    let pods = fixture.pods();
+    clause.holds(!pods.is_empty(), "the fixture has no pod");
+    for pod in pods {
         let token = clause.ok("token", fixture.identity().token(&pod).await);
         let proven = fixture.verify(&token).await;
         let expected = Some((pod.namespace.clone(), pod.service_account.clone()));
         let of = &pod.service_account;
         clause
             .holds(proven == expected, format_args!("the token of {}/{of} proves {proven:?}", pod.namespace));
+    }
+}
+
+/// A token that is valid is so for the time that a login takes: 5 s.
+pub async fn a_token_outlives_a_login(fixture: &impl Fixture) {
+    let clause = clause("a_token_outlives_a_login");
+    for pod in fixture.pods() {
+        // The second one may be the first one again, from a cache.
+        for _ in 0..2 {
+            let token = clause.ok("token", fixture.identity().token(&pod).await);
+            if fixture.verify(&token).await.is_none() {
+                continue;
+            }
+            sleep(LOGIN).await;
+            let is_valid = fixture.verify(&token).await.is_some();
+            clause.holds(is_valid, format_args!("a token is no longer valid after {LOGIN:?}"));
+        }
     }
 }
 
@@ -66,68 +90,5 @@ pub async fn an_unknown_service_account_is_named(fixture: &impl Fixture) {
 }
 
 fn clause(name: &'static str) -> Clause {
-    Clause { contract: "PodIdentity", name }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::message_of_the_broken_clause;
-
-    /// Knows the service accounts of one namespace; its tokens say in clear whose they are.
-    struct Accounts {
-        known: &'static [&'static str],
-        /// Whether every pod gets the token of the first account.
-        confused: bool,
-    }
-
-    impl PodIdentity for Accounts {
-        async fn token(&self, pod: &PodRef) -> Result<Secret, IdentityError> {
-            let account = if self.confused { self.known[0] } else { pod.service_account.as_str() };
-            if self.known.contains(&account) {
-                return Ok(Secret::new(format!("{}/{account}", pod.namespace)));
-            }
-            let (namespace, name) = (pod.namespace.clone(), account.to_owned());
-            Err(IdentityError::UnknownServiceAccount { namespace, name })
-        }
-    }
-
-    fn pod(service_account: &str) -> PodRef {
-        PodRef { namespace: "shop".into(), service_account: service_account.into(), ..PodRef::default() }
-    }
-
-    impl Fixture for Accounts {
-        type Identity = Self;
-
-        fn identity(&self) -> &Self {
-            self
-        }
-
-        fn pods(&self) -> Vec<PodRef> {
-            vec![pod("app1"), pod("app2")]
-        }
-
-        fn unknown(&self) -> Option<PodRef> {
-            Some(pod("nobody"))
-        }
-
-        async fn verify(&self, token: &Secret) -> Option<(String, String)> {
-            let (namespace, account) = token.expose().split_once('/')?;
-            Some((namespace.to_owned(), account.to_owned()))
-        }
-    }
-
-    #[tokio::test]
-    async fn an_identity_that_tells_accounts_apart_keeps_the_contract() {
-        run(&Accounts { known: &["app1", "app2"], confused: false }).await;
-    }
-
-    #[tokio::test]
-    async fn the_suite_notices_a_token_of_somebody_else() {
-        let fixture = Accounts { known: &["app1", "app2"], confused: true };
-        let message = message_of_the_broken_clause(a_token_proves_its_pods_service_account(&fixture)).await;
-        assert!(message.contains("shop/app2") && message.contains("app1"), "{message}");
-        let message = message_of_the_broken_clause(an_unknown_service_account_is_named(&fixture)).await;
-        assert!(message.contains("there is a token"), "{message}");
-    }
+    Clause::new("PodIdentity", name)
 }

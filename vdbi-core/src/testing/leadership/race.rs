@@ -6,66 +6,41 @@ use std::{
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::Poll,
     time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::Fixture;
 use crate::{
-    leadership::{Leadership, LeadershipError, Status, Term, WorkError},
+    leadership::{Leadership, LeadershipError, Status, Term},
     testing::{Clause, POLL},
 };
 
-/// How a test ends the work of a reign.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Ending {
-    Return,
-    Fail,
-    Panic,
-}
+mod work;
 
-/// One call of the work.
-pub(super) struct Reign {
-    pub(super) contender: usize,
-    pub(super) term: Term,
-    ending: oneshot::Sender<Ending>,
-    returned: Arc<AtomicBool>,
-}
-
-impl Reign {
-    pub(super) fn end(self, ending: Ending) {
-        // Work that is over already cannot be told anything.
-        let _ = self.ending.send(ending);
-    }
-
-    /// Whether the work came to its end, rather than being dropped on the way.
-    pub(super) fn has_returned(&self) -> bool {
-        self.returned.load(Ordering::Acquire)
-    }
-}
+pub(super) use work::{Ending, Reign, Work};
 
 /// Some contenders for one lock. All that they do happens while the test waits for something, and whenever it waits, it is
-/// checked that at most one term stands.
+/// checked that at most one term stands and that nobody ends without a shutdown.
 pub(super) struct Race {
     clause: Clause,
     patience: Duration,
+    work: Work,
     contenders: Vec<Contender>,
     calls: mpsc::UnboundedReceiver<Reign>,
     /// Those that the test has not asked for yet.
     reigns: VecDeque<Reign>,
     /// Of all reigns so far.
     terms: Vec<Term>,
+    may_overlap: bool,
+    may_give_up: bool,
 }
 
 type Run = BoxFuture<'static, Result<Result<(), LeadershipError>, Box<dyn Any + Send>>>;
@@ -75,50 +50,72 @@ struct Contender {
     status: watch::Receiver<Status>,
     /// Gone once it has ended or vanished.
     run: Option<Run>,
+    suspended: bool,
     ended: bool,
 }
 
 impl Race {
-    /// Work takes `drain` to return once its term is over.
-    pub(super) fn new<F: Fixture>(clause: Clause, fixture: &F, contenders: usize, drain: Duration) -> Self {
+    pub(super) fn new<F: Fixture>(clause: Clause, fixture: &F, contenders: usize, work: Work) -> Self {
         let (sender, calls) = mpsc::unbounded_channel();
         // Clauses do not meet each other's leftovers on a server that remembers.
-        let lock = clause.name.replace('_', "-");
+        let lock = clause.name().replace('_', "-");
         let contenders = (0..contenders).map(|number| {
             let leadership = fixture.contender(&lock, &format!("contender-{number}"));
             let shutdown = CancellationToken::new();
             let status = leadership.status();
-            let run = leadership.run(work(number, drain, sender.clone()), shutdown.clone());
+            let run = leadership.run(work.of(number, sender.clone()), shutdown.clone());
             let run = AssertUnwindSafe(run).catch_unwind().boxed();
-            Contender { shutdown, status, run: Some(run), ended: false }
+            Contender { shutdown, status, run: Some(run), suspended: false, ended: false }
         });
         let contenders = contenders.collect();
         Self {
             clause,
             patience: fixture.patience(),
+            work,
             contenders,
             calls,
             reigns: VecDeque::new(),
             terms: Vec::new(),
+            may_overlap: false,
+            may_give_up: false,
         }
+    }
+
+    /// Leaves it to other clauses that at most one term stands.
+    pub(super) fn though_terms_overlap(self) -> Self {
+        Self { may_overlap: true, ..self }
+    }
+
+    /// Leaves it to other clauses that nobody ends without a shutdown.
+    pub(super) fn though_contenders_give_up(self) -> Self {
+        Self { may_give_up: true, ..self }
     }
 
     /// The next call of the work, by anybody.
     pub(super) async fn next_reign(&mut self) -> Reign {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            if let Some(reign) = self.reigns.pop_front() {
-                return reign;
-            }
-            self.tick(deadline, "nobody leads").await;
+        match self.reign_in_time().await {
+            Some(reign) => reign,
+            None => self.out_of_patience("nobody leads"),
         }
+    }
+
+    /// The next call of the work, by anybody, if there is one within the patience.
+    pub(super) async fn reign_in_time(&mut self) -> Option<Reign> {
+        let deadline = Instant::now() + self.patience;
+        while self.reigns.is_empty() && Instant::now() < deadline {
+            self.tick().await;
+        }
+        self.reigns.pop_front()
     }
 
     /// Goes on until the condition holds.
     pub(super) async fn until(&mut self, how: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + self.patience;
         while !condition() {
-            self.tick(deadline, how).await;
+            if Instant::now() >= deadline {
+                self.out_of_patience(how);
+            }
+            self.tick().await;
         }
     }
 
@@ -126,7 +123,10 @@ impl Race {
     pub(super) async fn end_of_run(&mut self, contender: usize) {
         let deadline = Instant::now() + self.patience;
         while !self.contenders[contender].ended {
-            self.tick(deadline, "run does not return after its shutdown").await;
+            if Instant::now() >= deadline {
+                self.out_of_patience("run does not return after its shutdown");
+            }
+            self.tick().await;
         }
     }
 
@@ -139,6 +139,15 @@ impl Race {
         self.contenders[contender].run = None;
     }
 
+    /// Lets a contender stand still as if its process had been stopped, until it is resumed.
+    pub(super) fn suspend(&mut self, contender: usize) {
+        self.contenders[contender].suspended = true;
+    }
+
+    pub(super) fn resume(&mut self, contender: usize) {
+        self.contenders[contender].suspended = false;
+    }
+
     pub(super) fn status(&self, contender: usize) -> watch::Receiver<Status> {
         self.contenders[contender].status.clone()
     }
@@ -148,18 +157,18 @@ impl Race {
         self.reigns.len()
     }
 
+    fn out_of_patience(&self, how: &str) -> ! {
+        let patience = self.patience;
+        self.clause.broken(format_args!("{how}, even after {patience:?}"))
+    }
+
     /// Lets everybody go on for a moment.
-    async fn tick(&mut self, deadline: Instant, how: &str) {
-        let clause = self.clause;
-        if Instant::now() >= deadline {
-            let patience = self.patience;
-            clause.broken(format_args!("{how}, even after {patience:?}"));
-        }
-        let contenders = &mut self.contenders;
+    async fn tick(&mut self) {
+        let Self { clause, work, contenders, may_give_up, .. } = self;
         let mut moment = pin!(tokio::time::sleep(POLL));
         poll_fn(|context| {
             let mut progress = false;
-            for contender in contenders.iter_mut() {
+            for contender in contenders.iter_mut().filter(|contender| !contender.suspended) {
                 let Some(Poll::Ready(outcome)) = contender.run.as_mut().map(|run| run.as_mut().poll(context))
                 else {
                     continue;
@@ -167,10 +176,12 @@ impl Race {
                 contender.run = None;
                 contender.ended = true;
                 progress = true;
+                let is_shut_down = contender.shutdown.is_cancelled();
                 match outcome {
                     Err(_) => clause.broken("run panicked together with its work"),
+                    Ok(Err(LeadershipError::DrainTimeout(_))) if is_shut_down && *work == Work::Endless => {}
                     Ok(Err(error)) => clause.broken(format_args!("run failed: {error}")),
-                    Ok(Ok(())) if !contender.shutdown.is_cancelled() => {
+                    Ok(Ok(())) if !is_shut_down && !*may_give_up => {
                         clause.broken("run returned without a shutdown");
                     }
                     Ok(Ok(())) => {}
@@ -184,35 +195,7 @@ impl Race {
             self.reigns.push_back(reign);
         }
         let standing = self.terms.iter().filter(|term| term.check().is_ok()).count();
-        self.clause.holds(standing <= 1, format_args!("{standing} terms stand at the same time"));
-    }
-}
-
-fn work(
-    contender: usize,
-    drain: Duration,
-    reigns: mpsc::UnboundedSender<Reign>,
-) -> impl FnMut(Term) -> BoxFuture<'static, Result<(), WorkError>> + Send + 'static {
-    move |term| {
-        let (sender, ending) = oneshot::channel();
-        let returned = Arc::new(AtomicBool::new(false));
-        let reign = Reign { contender, term: term.clone(), ending: sender, returned: returned.clone() };
-        // A test that is over needs no more reigns.
-        let _ = reigns.send(reign);
-        Box::pin(async move {
-            let ending = tokio::select! {
-                Ok(ending) = ending => ending,
-                () = term.over() => {
-                    tokio::time::sleep(drain).await;
-                    Ending::Return
-                }
-            };
-            returned.store(true, Ordering::Release);
-            match ending {
-                Ending::Return => Ok(()),
-                Ending::Fail => Err("the contract suite lets this work fail".into()),
-                Ending::Panic => panic!("the contract suite lets this work panic"),
-            }
-        })
+        let holds = standing <= 1 || self.may_overlap;
+        self.clause.holds(holds, format_args!("{standing} terms stand at the same time"));
     }
 }
