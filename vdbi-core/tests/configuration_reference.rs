@@ -28,6 +28,8 @@ fn table() -> String {
             _ => components.iter().map(|component| component.name()).collect::<Vec<_>>().join(", "),
         };
         let variable = key.variable();
+        // Otherwise it is HTML.
+        let meaning = meaning.replace('<', "\\<");
         writeln!(table, "| `{path}` <br> `{variable}` | {kind} | {default} | {used} | {meaning} |").unwrap();
     }
     table

@@ -8,6 +8,7 @@
 mod apiserver;
 mod configuration;
 mod documents;
+mod examples;
 mod helm;
 mod objects;
 mod policies;

@@ -1,0 +1,155 @@
+//! The book of `docs/`: what mdBook and the check of its links (`hack/test book`) cannot see.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use e2e::binary;
+use serde_json::{Value, json};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+fn pages(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            let page = path.strip_prefix(root().join("docs")).unwrap();
+            found.insert(page.to_str().unwrap().to_owned());
+        }
+    }
+}
+
+#[test]
+fn every_page_is_in_the_book_once() {
+    let summary = read("docs/SUMMARY.md");
+    let links = summary.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let listed: Vec<&str> = links.map(|(page, _)| page).filter(|page| !page.is_empty()).collect();
+    let once: BTreeSet<String> = listed.iter().map(|&page| page.to_owned()).collect();
+    assert_eq!(once.len(), listed.len(), "a page is listed twice: {listed:?}");
+    let mut written = BTreeSet::new();
+    pages(&root().join("docs"), &mut written);
+    written.remove("SUMMARY.md");
+    let forgotten: Vec<_> = written.difference(&once).collect();
+    assert!(forgotten.is_empty(), "docs/SUMMARY.md lacks {forgotten:?}");
+    assert!(written.len() > 20, "{written:?}");
+}
+
+/// What the book's preprocessor makes of a page.
+fn preprocessed(page: &str, content: &str) -> Output {
+    let chapter = json!({ "Chapter": { "name": "", "content": content, "path": page, "sub_items": [] } });
+    let context = json!({ "root": root().join("docs"), "config": { "book": { "src": "." } } });
+    let mut program = Command::new("python3")
+        .arg(root().join("hack/book-tree-links"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let book = json!([context, { "items": [chapter] }]).to_string();
+    program.stdin.take().unwrap().write_all(book.as_bytes()).unwrap();
+    program.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn rendered(page: &str, content: &str) -> String {
+    let output = preprocessed(page, content);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let book: Value = serde_json::from_slice(&output.stdout).unwrap();
+    book["items"][0]["Chapter"]["content"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_link_out_of_the_book_becomes_a_path_of_the_tree() {
+    for (link, path) in [
+        ("[rules.yaml](../charts/vdbi/files/rules.yaml)", "`charts/vdbi/files/rules.yaml`"),
+        ("[the chart](../charts/vdbi)", "the chart (`charts/vdbi`)"),
+        ("[`README.md`](../README.md#two-commands)", "`README.md`"),
+    ] {
+        assert_eq!(rendered("page.md", &format!("See {link}, once.")), format!("See {path}, once."));
+    }
+    assert_eq!(rendered("adr/1.md", "[it](../../README.md)"), "it (`README.md`)");
+}
+
+#[test]
+fn links_within_the_book_and_samples_are_left_as_they_are() {
+    for text in [
+        "[a page](../operations.md#shards)",
+        "`[text](../README.md)`",
+        "```markdown\n[text](../nowhere)\n```\n",
+        "![a picture](../nowhere.svg)",
+    ] {
+        assert_eq!(rendered("adr/1.md", text), text);
+    }
+}
+
+#[test]
+fn a_link_to_what_the_tree_does_not_have_fails_the_build() {
+    for target in ["../vdbi-nowhere/src/lib.rs", "../../etc/passwd"] {
+        let output = preprocessed("page.md", &format!("[text]({target})"));
+        assert!(!output.status.success());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            message.contains(&format!("docs/page.md: {target} leads to nothing in the tree")),
+            "{message}"
+        );
+    }
+}
+
+/// A line without what differs from run to run: figures, ids, and spaces that depend on them.
+fn essence(line: &str) -> String {
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (mut essence, mut run) = (String::new(), String::new());
+    for character in line.chars().chain(['\n']) {
+        if character.is_ascii_digit() || matches!(character, 'a'..='f' | '-') {
+            run.push(character);
+            continue;
+        }
+        if run.len() >= 16 {
+            run = "ID".to_owned();
+        }
+        let figure = |it: char| if it.is_ascii_digit() { '0' } else { it };
+        for character in run.drain(..).chain([character]).map(figure) {
+            if !(character == '0' && essence.ends_with('0')) {
+                essence.push(character);
+            }
+        }
+    }
+    essence
+}
+
+/// The quickstart's story, the metrics that it prints (in an order that depends on who leads), and its summary.
+fn parts(text: &str) -> [Vec<String>; 3] {
+    let (story, rest) = text.trim().split_once("What the metrics say now").unwrap();
+    let (metrics, summary) = rest.split_once("In short").unwrap();
+    [story, metrics, summary].map(|part| part.lines().map(essence).collect())
+}
+
+#[test]
+fn the_quickstart_prints_what_getting_started_shows() {
+    let page = read("docs/getting-started.md");
+    let (_, shown) = page.split_once("$ cargo run -p quickstart\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let output = Command::new(binary("quickstart", "quickstart").unwrap()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [story, metrics, summary] = parts(std::str::from_utf8(&output.stdout).unwrap());
+    let [shown_story, shown_metrics, shown_summary] = parts(shown);
+    assert_eq!(shown_story, story);
+    assert_eq!(shown_summary, summary);
+    let missing: Vec<_> =
+        shown_metrics.iter().filter(|line| line.trim() != "..." && !metrics.contains(line)).collect();
+    assert!(missing.is_empty() && shown_metrics.len() > 5, "it does not print {missing:?}");
+}
