@@ -31,6 +31,16 @@ fn every_binary_says_its_name_and_version() {
     }
 }
 
+/// So that a program of a single component can take the place of the one of all of them, in its image and in the chart.
+#[test]
+fn a_component_takes_its_own_name_as_its_first_argument_and_no_other() {
+    let injector = |arguments: &[&str]| run(Component::Injector, arguments);
+    assert_eq!(text(&injector(&["injector", "--version"]).stdout), text(&injector(&["--version"]).stdout));
+    for wrong in [&["renewer", "--version"][..], &["injector", "injector", "--version"]] {
+        assert_eq!(injector(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 #[test]
 fn one_program_is_every_component_by_its_argument_and_by_its_name() {
     let vdbi = binary("vdbi", "vdbi").unwrap();

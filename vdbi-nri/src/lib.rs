@@ -47,30 +47,44 @@
 //!
 //! | feature | what it adds | default |
 //! |---|---|---|
+//! | `plugin` | vdbi's own plugin: everything but [`stub`], with Kubernetes' client | yes |
 //! | `testing` | a container runtime's side of NRI, to drive a plugin in tests | no |
 //!
-//! The version of `k8s-openapi`'s Kubernetes API is left to whoever builds a binary: one of its features `v1_*` has to be enabled.
+//! Without `plugin` it is the connection to containerd alone, and nothing of Kubernetes is compiled. With it the version of
+//! `k8s-openapi`'s Kubernetes API is left to whoever builds a binary: one of its features `v1_*` has to be enabled.
 //!
 //! # The other crates
 //!
 //! `vdbi-core` has the traits and the backends, `vdbi-webhook` writes the placeholders, and `vdbi-lifecycle` renews and revokes the
 //! credentials.
 
+#[cfg(feature = "plugin")]
 pub mod cache;
+#[cfg(feature = "plugin")]
 mod deliver;
+#[cfg(feature = "plugin")]
 mod demand;
+#[cfg(feature = "plugin")]
 pub mod leaks;
+#[cfg(feature = "plugin")]
 pub mod metrics;
+#[cfg(feature = "plugin")]
 pub mod plugin;
+#[cfg(feature = "plugin")]
 pub mod pods;
+#[cfg(feature = "plugin")]
 mod prewarm;
 mod proto;
 pub mod stub;
+#[cfg(feature = "plugin")]
 mod substitute;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "plugin")]
 mod tripwire;
 mod wire;
 
+#[cfg(feature = "plugin")]
 pub use plugin::NodePlugin;
+#[cfg(feature = "plugin")]
 pub use substitute::{Refusal, substitute};

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod doctor;
+mod facts;
 mod harness;
 mod node;
 mod plugin;

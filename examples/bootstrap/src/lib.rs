@@ -38,7 +38,7 @@ struct Arguments {
 }
 
 /// Runs a component until SIGTERM or SIGINT. A second signal, or the end of `shutdownGracePeriod`, ends the process at once.
-/// The first of `arguments` is the program's name, and `B` what the work will open.
+/// The first of `arguments` is the program's name, which the component's may follow, and `B` what the work will open.
 pub fn run<B: Backend>(
     component: Component,
     arguments: impl IntoIterator<Item = String>,
@@ -92,8 +92,13 @@ impl Arguments {
             Component::Revoker => "vdbi-revoker",
             Component::Nri => "vdbi-nri-plugin",
         };
+        // As the program of all components is started, by the image and the chart: one of a single component may take its place.
+        let own = |(position, argument): &(usize, String)| {
+            *position == 1 && name.strip_prefix("vdbi-") == Some(argument)
+        };
+        let arguments = arguments.into_iter().enumerate().filter(|it| !own(it)).map(|(_, argument)| argument);
         // The Go product writes `-config`.
-        let arguments = arguments.into_iter().map(|argument| match argument.strip_prefix("-config") {
+        let arguments = arguments.map(|argument| match argument.strip_prefix("-config") {
             Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--config{rest}"),
             _ => argument,
         });

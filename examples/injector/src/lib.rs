@@ -21,18 +21,29 @@ pub fn main<B: Backend>(arguments: impl IntoIterator<Item = String>) -> ExitCode
 }
 
 async fn run<B: Backend>(process: &mut Process) -> anyhow::Result<()> {
-    let (engine, nri) = (process.config.default_engine.clone(), process.config.nri.clone());
-    if !nri.enabled {
-        return serve::<B>(process, Plaintext::new(engine)).await;
+    let config = process.config.clone();
+    if config.nri.enabled {
+        serve::<B>(process, placeholder(&config)).await
+    } else {
+        serve::<B>(process, plaintext(&config)).await
     }
-    let mut policy = Placeholder::new(engine);
-    if !nri.tripwire {
+}
+
+/// The policy without `nri.enabled`, as configured.
+pub fn plaintext(config: &Config) -> Plaintext {
+    Plaintext::new(config.default_engine.clone())
+}
+
+/// The policy with `nri.enabled`, as configured.
+pub fn placeholder(config: &Config) -> Placeholder {
+    let mut policy = Placeholder::new(config.default_engine.clone());
+    if !config.nri.tripwire {
         policy = policy.without_tripwire();
     }
-    if nri.require_plugin {
-        policy = policy.requiring(nri.plugin_name);
+    if config.nri.require_plugin {
+        policy = policy.requiring(config.nri.plugin_name.clone());
     }
-    serve::<B>(process, policy).await
+    policy
 }
 
 /// Answers admissions, with a policy of the caller's, until the process has to end: the `work` of [`bootstrap::run`].

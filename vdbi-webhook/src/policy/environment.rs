@@ -30,7 +30,8 @@ pub(super) enum Wish {
 /// Reads a pod's annotations and compares them with the pod.
 pub(super) fn wish(pod: &Value, default_engine: &str, now: Timestamp) -> Result<Wish, Denial> {
     let annotations = annotations(pod);
-    let outcome = annotation::parse(&annotations, default_engine).map_err(|error| bad(error.to_string()))?;
+    let outcome = annotation::parse(&annotations, default_engine)
+        .map_err(|error| Denial::bad_request(error.to_string()))?;
     let request = match outcome {
         Outcome::Inject(request) => request,
         Outcome::Untouched { reason } => {
@@ -111,10 +112,6 @@ pub(super) fn name(container: &Value) -> &str {
     container["name"].as_str().unwrap_or_default()
 }
 
-pub(super) fn bad(message: String) -> Denial {
-    Denial::bad_request(message)
-}
-
 fn variables(delivery: &Delivery, grant: &Grant) -> Vec<Value> {
     let variable = |name: &String, value: &str| json!({ "name": name, "value": value });
     match delivery {
@@ -166,7 +163,7 @@ fn refuse_unknown_containers(pod: &Value, injection: &Injection) -> Result<(), D
     for database in &injection.databases {
         let unknown = database.containers.iter().flatten().find(|name| !present.contains(&name.as_str()));
         if let Some(unknown) = unknown {
-            return Err(bad(format!(
+            return Err(Denial::bad_request(format!(
                 "annotation {ANNOTATION_PREFIX}{}.containers: the pod has no container {unknown}, only {}",
                 database.name,
                 present.join(", ")
@@ -193,7 +190,7 @@ fn refuse_collisions(
         } else {
             ""
         };
-        return Err(bad(format!(
+        return Err(Denial::bad_request(format!(
             "container {container} sets {variable}, which database {database} would set too: remove it from the container's \
              env, have the credential under another name with the annotations {ANNOTATION_PREFIX}{database}.env-key-dbuser, \
              .env-key-dbpassword or .env-key-uri, or have it replaced with .on-conflict: replace{copied}"

@@ -6,7 +6,7 @@ use vdbi_core::pod::ANNOTATION_PREFIX;
 
 use super::{
     Grant, Injection, MutationPolicy, Plan,
-    environment::{self, Wish, bad, name, selected},
+    environment::{self, Wish, name, selected},
     tripwire,
 };
 use crate::{patch::Patch, review::Denial};
@@ -57,7 +57,7 @@ impl Placeholder {
         let mut plugins: Vec<String> = match written.trim() {
             "" => Vec::new(),
             list => serde_json::from_str(list).map_err(|_| {
-                bad(format!(
+                Denial::bad_request(format!(
                     "annotation {REQUIRED_PLUGINS}: {list:?} is not a list of names in JSON, to which {plugin} could be added: write \
                      it like [\"name\"]"
                 ))
@@ -104,7 +104,7 @@ fn refuse_references(pod: &Value, injection: &Injection) -> Result<(), Denial> {
             let words = container[field].as_array().into_iter().flatten().filter_map(Value::as_str);
             for word in words {
                 if let Some(variable) = database.variables().find(|variable| refers(word, variable)) {
-                    return Err(bad(format!(
+                    return Err(Denial::bad_request(format!(
                         "container {} has $({variable}) in its {field}, where the credential is not available: read the \
                          environment variable in the application, or through a shell as \"${variable}\", or give the container \
                          no credential with {ANNOTATION_PREFIX}{}.containers",

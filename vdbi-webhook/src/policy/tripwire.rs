@@ -30,20 +30,22 @@ pub(super) fn refuse_conflicts(pod: &Value, injection: &Injection) -> Result<(),
     for (container, _) in environment::selected(pod, injection) {
         let name = environment::name(container);
         if mounts(container).any(|mount| mount["mountPath"] == PATH && !is_ours(mount)) {
-            return Err(environment::bad(format!(
+            return Err(Denial::bad_request(format!(
                 "container {name} mounts something at {PATH}, where the webhook guards the credential until the node puts it in: \
                  mount it elsewhere, or ask the operator for nri.tripwire: false"
             )));
         }
         if mounts(container).any(|mount| mount["mountPath"] != PATH && is_ours(mount)) {
-            return Err(environment::bad(format!(
+            return Err(Denial::bad_request(format!(
                 "container {name} mounts the volume {VOLUME}, which is the webhook's: give the volume another name"
             )));
         }
     }
     let strange = |volume: &Value| is_ours(volume) && volume["emptyDir"].is_null();
     if items(&pod["spec"]["volumes"]).any(strange) {
-        return Err(environment::bad(format!("the volume {VOLUME} is the webhook's: give it another name")));
+        return Err(Denial::bad_request(format!(
+            "the volume {VOLUME} is the webhook's: give it another name"
+        )));
     }
     Ok(())
 }
