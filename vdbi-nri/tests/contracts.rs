@@ -27,6 +27,12 @@ mod wrong;
 /// A plugin, asked about a container that it adjusts.
 struct Adjusts<I>(Arc<I>);
 
+fn pod(namespace: &str) -> Pod {
+    let mut pod = Pod::default();
+    (pod.id, pod.name, pod.namespace) = ("sandbox".into(), "web-1".into(), namespace.into());
+    pod
+}
+
 impl<I: ContainerInjector> Fixture for Adjusts<I> {
     type Injector = Arc<I>;
 
@@ -35,18 +41,15 @@ impl<I: ContainerInjector> Fixture for Adjusts<I> {
     }
 
     fn pod(&self) -> Pod {
-        Pod { id: "sandbox".into(), name: "web-1".into(), namespace: "shop".into(), ..Pod::default() }
+        pod("shop")
     }
 
     fn container(&self) -> Container {
         let env = vec!["PATH=/bin".into(), "GREETING=to be set".into()];
-        Container {
-            id: "c1".into(),
-            pod_id: "sandbox".into(),
-            name: "web".into(),
-            env,
-            ..Container::default()
-        }
+        let mut container = Container::default();
+        (container.id, container.pod_id, container.name) = ("c1".into(), "sandbox".into(), "web".into());
+        container.env = env;
+        container
     }
 }
 
@@ -67,7 +70,7 @@ impl Fixture for Refuses {
     }
 
     fn pod(&self) -> Pod {
-        Pod { id: "sandbox".into(), namespace: "forbidden".into(), ..Pod::default() }
+        pod("forbidden")
     }
 
     fn container(&self) -> Container {

@@ -159,7 +159,7 @@ impl MutationPolicy for Wrong {
             return Ok(Plan::LeaveAlone { patch: Patch::default(), warnings: Vec::new() });
         }
         match (self.flaw, self.policy.plan(pod, now)) {
-            (Flaw::DeniesEverybody, _) => Err(Denial { code: 403, message: "no pod gets anything".into() }),
+            (Flaw::DeniesEverybody, _) => Err(Denial::new(403, "no pod gets anything")),
             (Flaw::CountsItsCalls, Ok(Plan::Issue(mut injection))) => {
                 injection.warnings.push(format!("this is call {}", self.call()));
                 Ok(Plan::Issue(injection))
@@ -172,10 +172,8 @@ impl MutationPolicy for Wrong {
                 patch.add(&["spec", "containers", "0"], json!({ "name": "again" }));
                 Ok(Plan::LeaveAlone { patch, warnings })
             }
-            (Flaw::DeniesWithoutAWord, Err(Denial { code, .. })) => {
-                Err(Denial { code, message: String::new() })
-            }
-            (Flaw::DeniesAsUnavailable, Err(Denial { message, .. })) => Err(Denial { code: 503, message }),
+            (Flaw::DeniesWithoutAWord, Err(Denial { code, .. })) => Err(Denial::new(code, "")),
+            (Flaw::DeniesAsUnavailable, Err(Denial { message, .. })) => Err(Denial::new(503, message)),
             (Flaw::DeniesNobody, Err(_)) => {
                 Ok(Plan::LeaveAlone { patch: Patch::default(), warnings: Vec::new() })
             }
@@ -187,7 +185,9 @@ impl MutationPolicy for Wrong {
         let mut grants = grants.to_vec();
         if self.flaw == Flaw::DeliversOneGrantToAll {
             let first = grants[0].clone();
-            grants.iter_mut().for_each(|grant| *grant = Grant { id: grant.id, ..first.clone() });
+            grants
+                .iter_mut()
+                .for_each(|grant| *grant = Grant::new(grant.id, &first.username, first.password.clone()));
         }
         let mut patch = self.policy.patch(pod, injection, &grants, now);
         let mut annotate =

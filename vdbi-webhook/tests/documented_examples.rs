@@ -65,11 +65,11 @@ fn mutate(policy: &impl MutationPolicy, pod: &Value, grant: impl Fn(&str) -> (St
     let (Plan::Issue(injection) | Plan::Reserve(injection)) = policy.plan(pod, now).unwrap() else {
         panic!("{pod} is left alone")
     };
-    let Injection { databases, warnings } = &injection;
+    let Injection { databases, warnings, .. } = &injection;
     assert!(warnings.is_empty(), "{warnings:?}");
     let grants = databases.iter().map(|database| {
         let (username, password) = grant(&database.name);
-        Grant { id: EntryId::random(), username, password: Secret::new(password) }
+        Grant::new(EntryId::random(), username, Secret::new(password))
     });
     let patch = policy.patch(pod, &injection, &grants.collect::<Vec<_>>(), now);
     let patch: json_patch::Patch = serde_json::from_value(serde_json::to_value(patch).unwrap()).unwrap();

@@ -16,16 +16,17 @@ use vdbi_nri::{
 const FACTS: &str = "# Of the cloud's metadata.\nzone=eu-west-1a\n\ninstance-type = m6i.large\n";
 
 fn pod(facts: &str) -> Pod {
-    Pod {
-        id: "sandbox".to_owned(),
-        annotations: [(ANNOTATION.to_owned(), facts.to_owned())].into(),
-        ..Pod::default()
-    }
+    let mut pod = Pod::default();
+    pod.id = "sandbox".to_owned();
+    pod.annotations.insert(ANNOTATION.to_owned(), facts.to_owned());
+    pod
 }
 
 fn container(env: &[&str]) -> Container {
     let env = env.iter().map(ToString::to_string).collect();
-    Container { id: "1".to_owned(), name: "web".to_owned(), env, ..Container::default() }
+    let mut container = Container::default();
+    (container.id, container.name, container.env) = ("1".to_owned(), "web".to_owned(), env);
+    container
 }
 
 fn with_facts() -> TempDir {
@@ -35,6 +36,25 @@ fn with_facts() -> TempDir {
 }
 
 // ANCHOR: contract
+/// The plugin, asked about a container of a pod.
+struct Asked(NodeFacts, Pod, Container);
+
+impl container_injector::Fixture for Asked {
+    type Injector = NodeFacts;
+
+    fn injector(&self) -> NodeFacts {
+        self.0.clone()
+    }
+
+    fn pod(&self) -> Pod {
+        self.1.clone()
+    }
+
+    fn container(&self) -> Container {
+        self.2.clone()
+    }
+}
+
 #[tokio::test]
 async fn it_keeps_the_contract_of_node_plugins() {
     let directory = with_facts();
@@ -46,8 +66,8 @@ async fn it_keeps_the_contract_of_node_plugins() {
         (pod("zone"), container(&["NODE_ZONE=mine"])),
         (Pod::default(), container(&[])),
     ] {
-        container_injector(plugin.clone(), &pod, &container).await;
-        container_injector(nothing.clone(), &pod, &container).await;
+        container_injector::run(&Asked(plugin.clone(), pod.clone(), container.clone())).await;
+        container_injector::run(&Asked(nothing.clone(), pod, container)).await;
     }
 }
 // ANCHOR_END: contract

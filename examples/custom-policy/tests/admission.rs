@@ -38,14 +38,7 @@ async fn a_pod_of_the_agent_injectors_is_admitted_with_a_credential_that_works()
         } },
         "spec": { "serviceAccountName": "orders", "containers": [{ "name": "web" }] },
     });
-    let review = Review {
-        uid: "1".into(),
-        namespace: "shop".into(),
-        dry_run: false,
-        timeout: None,
-        pod: Some(pod.clone()),
-    };
-    let answer = admission.admit(&review).await;
+    let answer = admission.admit(&Review::new("shop", pod.clone())).await;
     assert_eq!(answer.outcome, Outcome::Injected);
     let Verdict::Allow { patch, warnings } = answer.verdict else { panic!("{:?}", answer.verdict) };
     assert_eq!(warnings, [""; 0]);

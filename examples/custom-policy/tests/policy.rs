@@ -43,8 +43,31 @@ fn policy() -> AgentDialect<Plaintext> {
 }
 
 // ANCHOR: contract
-#[test]
-fn it_keeps_the_contract_of_mutation_policies() {
+/// A policy, and pods that show what it does.
+struct Pods<P> {
+    policy: P,
+    admitted: Vec<Value>,
+    denied: Vec<Value>,
+}
+
+impl<P: MutationPolicy> mutation_policy::Fixture for Pods<P> {
+    type Policy = P;
+
+    fn policy(&self) -> &P {
+        &self.policy
+    }
+
+    fn admitted(&self) -> Vec<Value> {
+        self.admitted.clone()
+    }
+
+    fn denied(&self) -> Vec<Value> {
+        self.denied.clone()
+    }
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_of_mutation_policies() {
     let two = [
         ("vault.hashicorp.com/agent-inject-secret-reports.env", "database/creds/reader"),
         ("vault.hashicorp.com/agent-inject-containers", "web"),
@@ -57,10 +80,12 @@ fn it_keeps_the_contract_of_mutation_policies() {
         "metadata": { "annotations": { "db-creds-injector.numberly.io/main.role": "app" } },
         "spec": { "containers": [{ "name": "web" }] },
     });
-    for pod in [pod(&[]), pod(&two), ours] {
-        mutation_policy(&policy(), &pod);
-        mutation_policy(&AgentDialect::new(Placeholder::new("database")), &pod);
-    }
+    let admitted = vec![pod(&[]), pod(&two), ours];
+    let denied = vec![pod(&[("vault.hashicorp.com/namespace", "team-a")])];
+    let placeholders = AgentDialect::new(Placeholder::new("database"));
+    mutation_policy::run(&Pods { policy: policy(), admitted: admitted.clone(), denied: denied.clone() })
+        .await;
+    mutation_policy::run(&Pods { policy: placeholders, admitted, denied }).await;
 }
 // ANCHOR_END: contract
 
@@ -146,7 +171,7 @@ fn what_the_application_would_miss_is_refused_by_name() {
         ("db-creds-injector.numberly.io/orders.role", "admin", "orders.role: app, and another one admin"),
         ("vault.hashicorp.com/agent-inject-secret-logs", "database/creds/app", ".env-key-dbuser"),
     ] {
-        let Denial { code, message } = policy().plan(&pod(&[(key, value)]), NOW).unwrap_err();
+        let Denial { code, message, .. } = policy().plan(&pod(&[(key, value)]), NOW).unwrap_err();
         assert_eq!(code, 400);
         assert!(message.contains(words), "{message:?} lacks {words:?}");
     }
@@ -160,7 +185,7 @@ fn injection(pod: &Value) -> Injection {
 }
 
 fn grant() -> Grant {
-    Grant { id: EntryId::random(), username: "v-app".into(), password: Secret::new("hunter2") }
+    Grant::new(EntryId::random(), "v-app", Secret::new("hunter2"))
 }
 
 fn mutated(policy: &impl MutationPolicy, pod: &Value, grants: &[Grant]) -> Value {

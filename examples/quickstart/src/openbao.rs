@@ -1,6 +1,6 @@
 //! Real servers: kube-apiserver, etcd, OpenBao and PostgreSQL.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr};
 
 use anyhow::Result;
 use e2e::{Cluster, Component, DatabaseAccess, OpenBao, system::LABEL};

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vdbi_core::{
     clock::{Clock, TokioClock},
-    leadership::{AlwaysLeader, Leadership, LeadershipError, Status, Term, TermControl, WorkError},
+    leadership::{AlwaysLeader, Leadership, LeadershipError, Status, Term, TermControl, TermId, WorkError},
     testing::{
         Broken,
         leadership::{self as suite, Fixture},
@@ -168,7 +168,7 @@ impl Contender {
         loop {
             let Lock { holder, renewed, .. } = changes.borrow_and_update().clone();
             let holder = if self.is(Flaw::HidesTheHolder) { String::new() } else { holder };
-            self.status.send_replace(Status { initialized: true, leading: false, holder });
+            self.status.send_replace(Status::seen(holder));
             let mut taken = None;
             self.lock.send_if_modified(|lock| {
                 let is_stale = lock.renewed.is_some_and(|at| at + patience <= Instant::now());
@@ -270,10 +270,11 @@ impl Leadership for Contender {
                 fence = self.compete() => fence,
                 () = shutdown.cancelled() => break,
             };
-            let (holder, leading) = (self.identity.clone(), !self.is(Flaw::HidesThatItLeads));
-            self.status.send_replace(Status { initialized: true, leading, holder });
-            let (identity, deadline) = (self.identity.clone(), clock.now() + TERM);
-            let (term, control) = Term::new("local", identity, fence.to_string(), Arc::new(clock), deadline);
+            let seen = Status::seen(&self.identity);
+            self.status.send_replace(if self.is(Flaw::HidesThatItLeads) { seen } else { seen.leading() });
+            let (identity, fence) = (self.identity.clone(), fence.to_string());
+            let id = TermId { lease: "local".into(), identity, fence };
+            let (term, control) = Term::new(id, Arc::new(clock), clock.now() + TERM);
             let end = self.reign(work(term), &clock, &control, &shutdown).await;
             self.release();
             if self.is(Flaw::KeepsTheTermAfterItsWork) {

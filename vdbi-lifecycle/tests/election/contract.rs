@@ -8,7 +8,7 @@ use vdbi_core::{
     metrics::Registry,
     testing::leadership::{self as suite, Fixture},
 };
-use vdbi_lifecycle::election::{Identity, LeaseElection, Settings};
+use vdbi_lifecycle::election::{Identity, LeaseElection, LeaseRef, Settings};
 
 struct Elections(KubernetesApi);
 
@@ -16,7 +16,8 @@ impl Fixture for Elections {
     type Leadership = LeaseElection;
 
     fn contender(&self, lock: &str, identity: &str) -> LeaseElection {
-        let settings = Settings::new(lock, "vdbi", Identity::new(identity, identity));
+        let lease = LeaseRef { namespace: "vdbi".into(), name: lock.into() };
+        let settings = Settings::new(lease, Identity::new(identity).with_uid(identity));
         let (client, clock) = (self.0.connect(identity).client(), Arc::new(TokioClock::new()));
         LeaseElection::new(client, settings, clock, &Registry::disabled()).unwrap()
     }
