@@ -3,6 +3,8 @@
 //! ```sh
 //! cargo run -p vdbi-nri --example hello -- /var/run/nri/nri.sock
 //! ```
+//!
+//! `examples/custom-nri` is one for use: with options, signals, logs, refusals, its tests and a DaemonSet.
 
 use std::{env, error::Error, path::PathBuf};
 

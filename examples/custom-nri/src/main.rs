@@ -27,7 +27,6 @@ struct Arguments {
     index: String,
 }
 
-// ANCHOR: main
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_ansi(false).init();
@@ -55,4 +54,3 @@ async fn run(Arguments { file, socket, name, index }: Arguments) -> anyhow::Resu
     .await;
     Ok(())
 }
-// ANCHOR_END: main

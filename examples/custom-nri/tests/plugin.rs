@@ -1,10 +1,11 @@
 //! The plugin over a runtime of the tests'. No container runtime is needed.
 
+// ANCHOR: beginning
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use custom_nri::{ANNOTATION, Facts, NodeFacts};
+use custom_nri::{ANNOTATION, NodeFacts};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::timeout};
 use vdbi_core::metrics::Registry;
@@ -34,6 +35,8 @@ fn with_facts() -> TempDir {
     fs::write(directory.path().join("facts"), FACTS).unwrap();
     directory
 }
+
+// ANCHOR_END: beginning
 
 // ANCHOR: contract
 /// The plugin, asked about a container of a pod.
@@ -74,7 +77,7 @@ async fn it_keeps_the_contract_of_node_plugins() {
 
 #[test]
 fn what_a_node_does_not_have_and_what_a_container_sets_itself_is_refused_by_name() {
-    let facts = Facts::parse(FACTS);
+    let facts = custom_nri::Facts::parse(FACTS);
     let refusal = |asked, env: &[&str]| facts.adjust(asked, &container(env)).unwrap_err().to_string();
     let unknown = refusal("zone,colour", &[]);
     assert!(unknown.contains("asks for colour, and this node has only: instance-type, zone"), "{unknown}");
@@ -82,6 +85,7 @@ fn what_a_node_does_not_have_and_what_a_container_sets_itself_is_refused_by_name
     assert!(taken.contains("container web sets NODE_ZONE itself"), "{taken}");
 }
 
+// ANCHOR: runtime
 /// The plugin, and the connection that a runtime has to it.
 struct Running {
     connection: PluginConnection,
@@ -89,7 +93,6 @@ struct Running {
     _runtime: FakeRuntime,
 }
 
-// ANCHOR: runtime
 async fn start(directory: &Path) -> Running {
     let mut settings = Settings::new("node-facts", "30").unwrap();
     settings.socket = directory.join("nri.sock");
@@ -127,7 +130,7 @@ async fn a_disk_that_does_not_answer_is_a_refusal_and_keeps_nobody_else_waiting(
     let directory = tempfile::tempdir().unwrap();
     // Whoever opens it waits for a writer.
     let file = directory.path().join("facts");
-    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let mut running = start(directory.path()).await;
     running.connection.timeout = Duration::from_millis(500);
     let (asking, not_asking, container) = (pod("zone"), Pod::default(), container(&[]));
