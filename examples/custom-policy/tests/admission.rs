@@ -17,7 +17,6 @@ use vdbi_webhook::{
     review::{Review, Verdict},
 };
 
-// ANCHOR: admission
 #[tokio::test]
 async fn a_pod_of_the_agent_injectors_is_admitted_with_a_credential_that_works() {
     let (source, ledger) = (MemorySource::new(), MemoryLedger::new());
@@ -49,7 +48,6 @@ async fn a_pod_of_the_agent_injectors_is_admitted_with_a_credential_that_works()
     assert!(source.can_login(user, &Secret::new(password)));
     assert_eq!(ledger.entries().len(), 1);
 }
-// ANCHOR_END: admission
 
 fn variable<'a>(pod: &'a Value, name: &str) -> &'a str {
     let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();

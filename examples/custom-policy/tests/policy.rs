@@ -1,6 +1,5 @@
 //! The policy alone. No server is needed.
 
-// ANCHOR: imports
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use custom_policy::AgentDialect;
@@ -14,13 +13,10 @@ use vdbi_core::{
 use vdbi_webhook::{
     policy::{Grant, Injection, MutationPolicy, Placeholder, Plaintext, Plan},
     review::Denial,
-    testing::mutation_policy,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-// ANCHOR_END: imports
 
-// ANCHOR: pod
 /// A pod that asks the Agent Injector for one database credential, and has these annotations too.
 fn pod(more: &[(&str, &str)]) -> Value {
     let mut pod = json!({
@@ -36,58 +32,10 @@ fn pod(more: &[(&str, &str)]) -> Value {
     }
     pod
 }
-// ANCHOR_END: pod
 
 fn policy() -> AgentDialect<Plaintext> {
     AgentDialect::new(Plaintext::new("database"))
 }
-
-// ANCHOR: contract
-/// A policy, and pods that show what it does.
-struct Pods<P> {
-    policy: P,
-    admitted: Vec<Value>,
-    denied: Vec<Value>,
-}
-
-impl<P: MutationPolicy> mutation_policy::Fixture for Pods<P> {
-    type Policy = P;
-
-    fn policy(&self) -> &P {
-        &self.policy
-    }
-
-    fn admitted(&self) -> Vec<Value> {
-        self.admitted.clone()
-    }
-
-    fn denied(&self) -> Vec<Value> {
-        self.denied.clone()
-    }
-}
-
-#[tokio::test]
-async fn it_keeps_the_contract_of_mutation_policies() {
-    let two = [
-        ("vault.hashicorp.com/agent-inject-secret-reports.env", "database/creds/reader"),
-        ("vault.hashicorp.com/agent-inject-containers", "web"),
-        ("vault.hashicorp.com/agent-limits-cpu", "100m"),
-        ("db-creds-injector.numberly.io/reports-env.mode", "uri"),
-        ("db-creds-injector.numberly.io/reports-env.env-key-uri", "REPORTS"),
-        ("db-creds-injector.numberly.io/reports-env.template", "postgresql://db/reports"),
-    ];
-    let ours = json!({
-        "metadata": { "annotations": { "db-creds-injector.numberly.io/main.role": "app" } },
-        "spec": { "containers": [{ "name": "web" }] },
-    });
-    let admitted = vec![pod(&[]), pod(&two), ours];
-    let denied = vec![pod(&[("vault.hashicorp.com/namespace", "team-a")])];
-    let placeholders = AgentDialect::new(Placeholder::new("database"));
-    mutation_policy::run(&Pods { policy: policy(), admitted: admitted.clone(), denied: denied.clone() })
-        .await;
-    mutation_policy::run(&Pods { policy: placeholders, admitted, denied }).await;
-}
-// ANCHOR_END: contract
 
 #[test]
 fn a_pod_gets_what_it_would_get_in_our_own_dialect() {
