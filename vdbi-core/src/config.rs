@@ -10,6 +10,8 @@
 //! let environment = [
 //!     ("INJECTOR_VAULT_ADDRESS", "https://vault:8200"),
 //!     ("INJECTOR_KUBE_ROLE", "renewer"),
+//!     ("INJECTOR_VAULT_SECRET_NAME", "dbi"),
+//!     ("INJECTOR_VAULT_SECRET_PREFIX", "my-release"),
 //!     ("INJECTOR_SYNC_TTL_SECOND", "600"),
 //!     ("POD_NAMESPACE", "vdbi-system"),
 //! ];
