@@ -47,7 +47,5 @@ fn listed(json: &Path) -> Result<String> {
         .with_context(|| {
             format!("{}: the crate public-api reads the JSON of another Rust", json.display())
         })?;
-    let missing: Vec<_> = api.missing_item_ids().collect();
-    ensure!(missing.is_empty(), "rustdoc left out {missing:?}");
     Ok(api.items().map(|item| format!("{item}\n")).collect())
 }
