@@ -251,7 +251,7 @@ impl testing::leadership::Fixture for Elections {
         // A lease's name is a DNS name, a clause's is not.
         let lease = lock.replace('_', "-");
         let mut settings = election::Settings::new(
-            LeaseRef { namespace: "vdbi-system".into(), name: lease.into() },
+            LeaseRef { namespace: "vdbi-system".into(), name: lease },
             Identity::new(identity).with_uid(identity),
         )
         .scaled_to(Duration::from_secs(2));

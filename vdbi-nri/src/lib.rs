@@ -47,7 +47,7 @@
 //!
 //! | feature | what it adds | default |
 //! |---|---|---|
-//! | `plugin` | vdbi's own plugin: everything but [`stub`], with Kubernetes' client | yes |
+//! | `plugin` | vdbi's own plugin: everything but `stub`, with Kubernetes' client | yes |
 //! | `testing` | a container runtime's side of NRI, to drive a plugin in tests | no |
 //!
 //! Without `plugin` it is the connection to containerd alone, and nothing of Kubernetes is compiled. With it the version of
