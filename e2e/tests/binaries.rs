@@ -149,28 +149,3 @@ fn tells_its_story(arguments: &[&str]) {
     }
     assert!(!text(&output.stdout).contains("PASSWORD="), "machines get no patch");
 }
-
-/// A user's name, a time, an id: what differs from run to run contains a digit.
-fn without_figures(text: &str) -> Vec<String> {
-    let plain =
-        |word: &str| if word.contains(|c: char| c.is_ascii_digit()) { "#".into() } else { word.to_owned() };
-    let lines = text.lines().map(|line| line.split_whitespace().map(plain).collect::<Vec<_>>().join(" "));
-    lines.filter(|line| !line.is_empty()).collect()
-}
-
-/// Lines that are left out are three dots.
-#[test]
-fn the_readme_shows_what_the_quickstart_prints() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let (_, rest) = readme.split_once("$ cargo run -p quickstart\n").unwrap();
-    let (shown, _) = rest.split_once("```").unwrap();
-    let output = Command::new(binary("quickstart", "quickstart").unwrap()).output().unwrap();
-    let printed = without_figures(text(&output.stdout));
-    let mut rest = &printed[..];
-    for part in without_figures(shown).split(|line| line == "...") {
-        let found = rest.windows(part.len()).position(|lines| lines == part);
-        let found = found.unwrap_or_else(|| panic!("{part:#?} is not in {}", text(&output.stdout)));
-        rest = &rest[found + part.len()..];
-    }
-    assert!(rest.is_empty(), "the end is shown");
-}

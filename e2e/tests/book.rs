@@ -138,18 +138,35 @@ fn parts(text: &str) -> [Vec<String>; 3] {
     [story, metrics, summary].map(|part| part.lines().map(essence).collect())
 }
 
-#[test]
-fn the_quickstart_prints_what_getting_started_shows() {
-    let page = read("docs/getting-started.md");
+/// What a page says that the quickstart prints.
+fn shown(page: &str) -> String {
+    let page = read(page);
     let (_, shown) = page.split_once("$ cargo run -p quickstart\n").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
+    shown.to_owned()
+}
+
+#[test]
+fn the_quickstart_prints_what_getting_started_and_the_readme_show() {
     let output = Command::new(binary("quickstart", "quickstart").unwrap()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let [story, metrics, summary] = parts(std::str::from_utf8(&output.stdout).unwrap());
-    let [shown_story, shown_metrics, shown_summary] = parts(shown);
+    let [shown_story, shown_metrics, shown_summary] = parts(&shown("docs/getting-started.md"));
     assert_eq!(shown_story, story);
     assert_eq!(shown_summary, summary);
     let missing: Vec<_> =
         shown_metrics.iter().filter(|line| line.trim() != "..." && !metrics.contains(line)).collect();
     assert!(missing.is_empty() && shown_metrics.len() > 5, "it does not print {missing:?}");
+
+    // The README leaves out lines: three dots.
+    let readme = shown("README.md");
+    let (shown_story, shown_summary) = readme.trim().split_once("In short").unwrap();
+    let lines = |text: &str| text.lines().map(essence).collect::<Vec<_>>();
+    assert_eq!(lines(shown_summary), summary);
+    let mut rest = &story[..];
+    for part in lines(shown_story.trim()).split(|line| line == "...").filter(|part| !part.is_empty()) {
+        let found = rest.windows(part.len()).position(|lines| lines == part);
+        let found = found.unwrap_or_else(|| panic!("{part:#?} is not in {rest:#?}"));
+        rest = &rest[found + part.len()..];
+    }
 }
