@@ -1,4 +1,4 @@
-//! What the annotations of the Agent Injector mean here (vault-k8s 1.7, <https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations>).
+//! What the annotations of the Agent Injector mean here (<https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations>).
 
 /// What the Agent Injector's annotations begin with.
 pub(crate) const PREFIX: &str = "vault.hashicorp.com/";
