@@ -164,7 +164,7 @@ fn the_quickstart_prints_what_getting_started_and_the_readme_show() {
     let lines = |text: &str| text.lines().map(essence).collect::<Vec<_>>();
     assert_eq!(lines(shown_summary), summary);
     let mut rest = &story[..];
-    for part in lines(shown_story.trim()).split(|line| line == "...").filter(|part| !part.is_empty()) {
+    for part in lines(shown_story.trim()).split(|line| line.trim() == "...").filter(|part| !part.is_empty()) {
         let found = rest.windows(part.len()).position(|lines| lines == part);
         let found = found.unwrap_or_else(|| panic!("{part:#?} is not in {rest:#?}"));
         rest = &rest[found + part.len()..];
