@@ -20,7 +20,7 @@ check:
 book:
     hack/test book
 
-# The public API, and that each crate can be published.
+# The public API, and the oldest Rust.
 api:
     hack/test api
 
