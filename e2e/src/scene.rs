@@ -223,6 +223,19 @@ pub fn login(pod: &Pod, user: &str, password: &str) -> Result<Login> {
     Ok(first)
 }
 
+/// Repeats a check, which has to hold each time, until this much time has passed since a moment.
+///
+/// # Errors
+///
+/// What the check said, and when.
+pub async fn always(since: Instant, time: Duration, check: impl AsyncFn() -> Result<()>) -> Result<()> {
+    while since.elapsed() < time {
+        check().await.with_context(|| format!("after {:?}", since.elapsed()))?;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Ok(())
+}
+
 /// Repeats a check until it holds.
 ///
 /// # Errors

@@ -160,7 +160,6 @@ impl System {
         let kubeconfig = cluster.component_kubeconfig(access, component).await?;
         let name = format!("{}-{index}", component.name());
         let directory: &Path = cluster.directory();
-        let argument = component.program().1.trim_start_matches("vdbi-");
         let (package, program) = match &release.program {
             Some(AnotherProgram { package, name, .. }) => (*package, *name),
             None => component.program(),
@@ -180,10 +179,10 @@ impl System {
                 None => Program::new(&path, directory),
             };
             let program = match &release.program {
-                Some(another) => another
-                    .environment
-                    .iter()
-                    .fold(program.arg(argument), |program, (name, value)| program.env(name, value)),
+                Some(AnotherProgram { environment, .. }) => {
+                    let named = program.arg(component.program().1.trim_start_matches("vdbi-"));
+                    environment.iter().fold(named, |program, (name, value)| program.env(name, value))
+                }
                 None => program,
             };
             let program =

@@ -1,7 +1,9 @@
 //! Each library's README is its crate documentation, its feature table says what its manifest does, and its package holds what it is to
-//! hold. `VDBI_WRITE_DOCS=1 cargo test -p e2e --test crates` writes the READMEs anew. No server is needed.
+//! hold. `VDBI_WRITE_DOCS=1 cargo test -p e2e --test crates` writes the READMEs anew. `hack/api list` runs the test of the public API, and
+//! `hack/api list --write` writes the lists of `docs/api/` anew. No server is needed.
 
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -71,12 +73,43 @@ fn each_package_holds_sources_licence_and_readme_and_nothing_else() -> Result<()
     Ok(())
 }
 
+/// It needs rustdoc's JSON, whose format belongs to one version of Rust.
+#[test]
+#[ignore = "reads what hack/api makes"]
+fn the_listed_api_is_the_public_one() -> Result<()> {
+    let json = std::env::var_os("VDBI_RUSTDOC_JSON").context("run hack/api list")?;
+    let mut differences = String::new();
+    for name in LIBRARIES {
+        let current = listed(&Path::new(&json).join(format!("{}.json", name.replace('-', "_"))))?;
+        let path = directory(&format!("docs/api/{name}.txt"));
+        if std::env::var_os("VDBI_WRITE_DOCS").is_some() {
+            fs::create_dir_all(directory("docs/api"))?;
+            fs::write(path, current)?;
+            continue;
+        }
+        let written = fs::read_to_string(path).unwrap_or_default();
+        for line in written.lines().filter(|line| !current.lines().any(|other| other == *line)) {
+            writeln!(differences, "-{line}")?;
+        }
+        for line in current.lines().filter(|line| !written.lines().any(|other| other == *line)) {
+            writeln!(differences, "+{line}")?;
+        }
+        ensure!(!differences.is_empty() || written == current, "docs/api/{name}.txt is in another order");
+    }
+    ensure!(
+        differences.is_empty(),
+        "the public API is not what docs/api/ lists:\n{differences}where that is meant, run hack/api list --write"
+    );
+    Ok(())
+}
+
 fn belongs(name: &str, file: &str) -> bool {
     let source = (file.starts_with("src/") || file.starts_with("examples/")) && file.ends_with(".rs");
     let generated = name == "vdbi-nri" && (file == "build.rs" || file.starts_with("proto/"));
     PACKAGED.contains(&file) || source || generated
 }
 
+/// Below the repository's root.
 fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
@@ -140,13 +173,9 @@ fn flattened(line: &str) -> String {
                 flat.push_str(&format!("[{text}]({target})"));
                 rest = after;
             }
-            Some((_, after)) => {
+            link => {
                 flat.push_str(text);
-                rest = after;
-            }
-            None => {
-                flat.push_str(text);
-                rest = after;
+                rest = link.map_or(after, |(_, after)| after);
             }
         }
     }
@@ -157,6 +186,19 @@ fn with_siblings(line: &str) -> String {
     LIBRARIES.iter().fold(line.to_owned(), |line, sibling| {
         line.replace(&format!("`{sibling}`"), &format!("[`{sibling}`](../{sibling}/README.md)"))
     })
+}
+
+/// One item a line, without what the compiler implements by itself.
+fn listed(json: &Path) -> Result<String> {
+    let api = public_api::Builder::from_rustdoc_json(json)
+        .omit_auto_derived_impls(true)
+        .omit_auto_trait_impls(true)
+        .omit_blanket_impls(true)
+        .build()
+        .with_context(|| {
+            format!("{}: the crate public-api reads the JSON of another Rust", json.display())
+        })?;
+    Ok(api.items().map(|item| format!("{item}\n")).collect())
 }
 
 /// A feature's name, what it adds, and whether it is a default one.

@@ -75,7 +75,7 @@ fn the_chart_knows_which_component_reads_which_key() {
 
 /// What a component says of its file: the configuration, which has to be valid, without anything that has no effect.
 #[track_caller]
-fn load(rendered: &Rendered, component: Component) -> Config {
+pub(crate) fn load(rendered: &Rendered, component: Component) -> Config {
     let (text, _) = rendered.configuration(component.name());
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), &text).unwrap();

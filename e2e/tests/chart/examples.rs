@@ -3,9 +3,12 @@
 use std::{collections::BTreeSet, fs};
 
 use serde_json::{Value, json};
-use vdbi_core::config::{Component, Config};
+use vdbi_core::config::Component;
 
-use crate::helm::{Rendered, root, title};
+use crate::{
+    configuration::load,
+    helm::{Rendered, root, title},
+};
 
 const EXAMPLES: [&str; 5] = ["first", "placeholders", "prod", "dev", "cert-manager"];
 
@@ -16,18 +19,6 @@ fn values(name: &str) -> Value {
 
 fn rendered(name: &str) -> Rendered {
     Rendered::of(&format!("vdbi-{name}"), &format!("vdbi-{name}"), &values(name))
-}
-
-/// A component takes its file, and nothing in it is without effect.
-#[track_caller]
-fn assert_configures(rendered: &Rendered, component: Component) {
-    let (text, _) = rendered.configuration(component.name());
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), text).unwrap();
-    let variables = [("POD_NAMESPACE", "vdbi-system"), ("NODE_NAME", "node")];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let loaded = Config::load(Some(file.path()), variables, component).unwrap();
-    assert!(loaded.notices.is_empty(), "{}: {:?}", component.name(), loaded.notices);
 }
 
 fn titles(rendered: &Rendered) -> BTreeSet<String> {
@@ -42,12 +33,12 @@ fn every_values_file_is_installed_and_its_configuration_is_one_that_the_componen
     for name in EXAMPLES {
         let rendered = rendered(name);
         for component in [Component::Injector, Component::Renewer, Component::Revoker] {
-            assert_configures(&rendered, component);
+            load(&rendered, component);
         }
         let nri = rendered.kind("DaemonSet").len() == 1;
         assert_eq!(nri, !["first", "cert-manager"].contains(&name), "{name}");
         if nri {
-            assert_configures(&rendered, Component::Nri);
+            load(&rendered, Component::Nri);
         }
     }
 }

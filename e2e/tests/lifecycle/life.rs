@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use vdbi_lifecycle::events;
 
-use e2e::scene::{Scene, eventually, login};
+use e2e::scene::{Scene, always, eventually, login};
 
 /// Short, so that a credential which nobody renews is dead within the test.
 const TTL: Duration = Duration::from_secs(6);
@@ -58,10 +58,11 @@ async fn a_pods_credential_lives_and_dies_with_the_pod(authentication: Authentic
     }
 
     // Without a renewal both lease and token would be over by then.
-    while issued.elapsed() < 2 * TTL {
-        ensure!(scene.opens_a_session(&main).await?, "the credential died after {:?}", issued.elapsed());
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
+    always(issued, 2 * TTL, async || {
+        ensure!(scene.opens_a_session(&main).await?, "the credential died");
+        Ok(())
+    })
+    .await?;
 
     scene.delete("web").await?;
     let deleted = Instant::now();

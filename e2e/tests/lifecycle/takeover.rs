@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Component, DatabaseAccess, Release, System,
     openbao::is_vault,
-    scene::{Login, PREFIX, Scene, eventually, login},
+    scene::{Login, PREFIX, Scene, always, eventually, login},
     system::{Authentication, LABEL},
 };
 use kube::api::{Patch, PatchParams, PostParams};
@@ -70,10 +70,11 @@ async fn a_credential_of_the_go_product_is_taken_over_lives_on_and_ends_with_its
         Ok(())
     })
     .await?;
-    while issued.elapsed() < 2 * TTL {
-        ensure!(scene.opens_a_session(&main).await?, "the credential died after {:?}", issued.elapsed());
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
+    always(issued, 2 * TTL, async || {
+        ensure!(scene.opens_a_session(&main).await?, "the credential died");
+        Ok(())
+    })
+    .await?;
     scene.delete("web").await?;
     scene.nothing_remains(Duration::from_secs(5)).await?;
     ensure!(!scene.opens_a_session(&main).await?);

@@ -3,15 +3,16 @@
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Cluster, DatabaseAccess, Release, System,
-    scene::{Login, Scene, eventually, login},
+    scene::{Login, Scene, always, eventually, login},
     system::AnotherProgram,
 };
+use tokio::time::Instant;
 
 /// Short, so that an account which nobody renews has ended within the test.
 const TTL: Duration = Duration::from_secs(6);
@@ -47,10 +48,11 @@ async fn the_stock_components_over_accounts_in_files_issue_renew_and_revoke() ->
     assert_eq!(entries(&files.join("ledger"))?, 1, "one pod, one entry");
 
     let issued = Instant::now();
-    while issued.elapsed() < 2 * TTL {
-        ensure!(accepted(&files, &login)?, "the account ended after {:?}", issued.elapsed());
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
+    always(issued, 2 * TTL, async || {
+        ensure!(accepted(&files, &login)?, "the account ended");
+        Ok(())
+    })
+    .await?;
 
     scene.delete("web").await?;
     eventually(Duration::from_secs(5), async || {

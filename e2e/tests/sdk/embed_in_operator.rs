@@ -1,11 +1,11 @@
 //! Renewer and revoker inside somebody's operator: one client, one leader, one shutdown.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Component, DatabaseAccess, Program, Release, Server, binary,
-    scene::{Scene, eventually, login},
+    scene::{Scene, always, eventually, login},
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -14,6 +14,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Short, so that a credential which nobody renews is dead within the test.
 const TTL: Duration = Duration::from_secs(6);
@@ -105,10 +106,11 @@ async fn an_operator_of_ones_own_connects_deployments_renews_and_revokes() -> Re
     let pod = create_pod_of(&scene, &deployment("web")).await?;
     let issued = Instant::now();
     let main = login(&pod, "DBUSER", "DBPASSWORD")?;
-    while issued.elapsed() < 2 * TTL {
-        ensure!(scene.opens_a_session(&main).await?, "the credential died after {:?}", issued.elapsed());
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
+    always(issued, 2 * TTL, async || {
+        ensure!(scene.opens_a_session(&main).await?, "the credential died");
+        Ok(())
+    })
+    .await?;
     scene.delete("web").await?;
     scene.nothing_remains(Duration::from_secs(5)).await?;
 

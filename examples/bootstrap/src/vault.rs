@@ -17,9 +17,7 @@ use crate::{Backend, Process};
 
 /// OpenBao or Vault: the backend of the reference binaries. One session, which is kept open beside the work.
 #[derive(Debug)]
-pub struct Vault {
-    login: Login,
-}
+pub struct Vault;
 
 impl Backend for Vault {
     type Source = VaultSource<TokenRequestIdentity>;
@@ -31,55 +29,50 @@ impl Backend for Vault {
         process: &mut Process,
         kubernetes: &kube::Client,
     ) -> anyhow::Result<(Self::Source, Self::Ledger)> {
-        let vault = Self::new(process.component, &process.config, &process.registry)?;
-        vault.report(&process.health);
-        let (session, shutdown) = (vault.login.clone(), process.shutdown.clone());
+        let login = login(process.component, &process.config, &process.registry)?;
+        report(&login, &process.health);
+        let (session, shutdown) = (login.clone(), process.shutdown.clone());
         process.spawn(async move { session.keep_alive(shutdown).await });
-        Ok((vault.source(&process.config, kubernetes.clone()), vault.ledger(&process.config)))
+        let config = &process.config;
+        let (mount, prefix) = (config.vault_secret_name.clone(), config.vault_secret_prefix.clone());
+        let ledger = VaultLedger::new(login.clone(), KvFolder { mount, prefix });
+        Ok((source(login, config, kubernetes.clone()), ledger))
     }
 }
 
-impl Vault {
-    fn new(component: Component, config: &Config, registry: &Registry) -> anyhow::Result<Self> {
-        let mut settings = Settings::new(&config.vault_address);
-        settings.namespace.clone_from(&config.vault_namespace);
-        settings.ca_file.clone_from(&config.vault_ca_cert);
-        settings.request_timeout = request_timeout(component, config);
-        let account = Account {
-            auth_path: config.vault_auth_path.clone(),
-            role: config.kube_role.clone(),
-            token_file: config.service_account_token_file.clone(),
-        };
-        Ok(Self { login: Login::new(VaultClient::new(&settings, registry)?, account) })
-    }
+fn login(component: Component, config: &Config, registry: &Registry) -> anyhow::Result<Login> {
+    let mut settings = Settings::new(&config.vault_address);
+    settings.namespace.clone_from(&config.vault_namespace);
+    settings.ca_file.clone_from(&config.vault_ca_cert);
+    settings.request_timeout = request_timeout(component, config);
+    let account = Account {
+        auth_path: config.vault_auth_path.clone(),
+        role: config.kube_role.clone(),
+        token_file: config.service_account_token_file.clone(),
+    };
+    Ok(Login::new(VaultClient::new(&settings, registry)?, account))
+}
 
-    fn source(&self, config: &Config, kubernetes: kube::Client) -> VaultSource<TokenRequestIdentity> {
-        let mut issuing = Issuing::default();
-        issuing.token_period = config.token_ttl;
-        issuing.store_raw_token = config.ledger.store_raw_token;
-        issuing.role_cache_ttl = config.role_cache_ttl;
-        let authentication = authentication(config, kubernetes);
-        VaultSource::new(self.login.clone(), &config.vault_auth_path, authentication, issuing)
-    }
+/// Readiness follows the session: it fails once our own token has expired, not when one request failed.
+fn report(login: &Login, health: &Health) {
+    let status = login.status();
+    let session = move || match &*status.borrow() {
+        LoginStatus::LoggedIn { .. } => Ok(()),
+        LoginStatus::LoggedOut { reason } => Err(reason.clone()),
+    };
+    health.describe("vault", {
+        let session = session.clone();
+        move || health::detail(Some(&session()))
+    });
+    health.register_with("vault-login", Probe::Ready, session);
+}
 
-    fn ledger(&self, config: &Config) -> VaultLedger {
-        let (mount, prefix) = (config.vault_secret_name.clone(), config.vault_secret_prefix.clone());
-        VaultLedger::new(self.login.clone(), KvFolder { mount, prefix })
-    }
-
-    /// Readiness follows the session: it fails once our own token has expired, not when one request failed.
-    fn report(&self, health: &Health) {
-        let status = self.login.status();
-        let session = move || match &*status.borrow() {
-            LoginStatus::LoggedIn { .. } => Ok(()),
-            LoginStatus::LoggedOut { reason } => Err(reason.clone()),
-        };
-        health.describe("vault", {
-            let session = session.clone();
-            move || health::detail(Some(&session()))
-        });
-        health.register_with("vault-login", Probe::Ready, session);
-    }
+fn source(login: Login, config: &Config, kubernetes: kube::Client) -> VaultSource<TokenRequestIdentity> {
+    let mut issuing = Issuing::default();
+    issuing.token_period = config.token_ttl;
+    issuing.store_raw_token = config.ledger.store_raw_token;
+    issuing.role_cache_ttl = config.role_cache_ttl;
+    VaultSource::new(login, &config.vault_auth_path, authentication(config, kubernetes), issuing)
 }
 
 /// How pods are authenticated where credentials are issued.
