@@ -22,6 +22,7 @@ mod revocation;
 mod scale;
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -73,6 +74,9 @@ enum Measurement {
         /// Over how many lives of 30 s requests are counted.
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
         lives: u32,
+        /// A program of all components, such as the static one that `hack/image` builds, in place of one for each component.
+        #[arg(long)]
+        program: Option<PathBuf>,
         /// Print JSON instead of tables.
         #[arg(long)]
         json: bool,
@@ -161,13 +165,13 @@ async fn main() -> Result<()> {
             let report = revocation::measure(pods as usize, burst as usize).await?;
             print(&report, json.then(|| report.json()));
         }
-        Measurement::Renewal { entries, lives, json } => {
+        Measurement::Renewal { entries, lives, program, json } => {
             ensure!(
                 entries.is_sorted() && entries.iter().all(|entries| (1..=100_000).contains(entries)),
                 "--entries takes growing numbers from 1 to 100000"
             );
             warn_of_debug_build();
-            let report = renewal::measure(&entries, lives).await?;
+            let report = renewal::measure(&entries, lives, program).await?;
             print(&report, json.then(|| report.json()));
         }
         Measurement::Scale { hours, largest, json } => {

@@ -3,11 +3,12 @@
 mod entries;
 mod report;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::scene::eventually;
-use e2e::system::Replica;
+use e2e::system::{AnotherProgram, Replica};
 use e2e::{Cluster, Component, DatabaseAccess, OpenBao, Release, System};
 use serde_json::{Map, json};
 use tokio::time::{Instant, sleep};
@@ -32,7 +33,14 @@ const SHORT_TTL: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// When a server does not start, or a credential is lost.
-pub(crate) async fn measure(sizes: &[usize], lives: u32) -> Result<Report> {
+pub(crate) async fn measure(sizes: &[usize], lives: u32, program: Option<PathBuf>) -> Result<Report> {
+    let program = match program {
+        Some(path) => {
+            let path = path.canonicalize().with_context(|| format!("--program {}", path.display()))?;
+            Some(AnotherProgram { path, environment: Vec::new() })
+        }
+        None => None,
+    };
     let (cluster, access) = start("1h").await?;
     let (mut rows, mut entries) = (Vec::new(), 0);
     for (index, &size) in sizes.iter().enumerate() {
@@ -40,10 +48,10 @@ pub(crate) async fn measure(sizes: &[usize], lives: u32) -> Result<Report> {
         entries::add(&cluster, &access, entries..size).await?;
         entries = entries.max(size);
         eprintln!("{size} credentials, entries and pods, the last of them made in {:?}", began.elapsed());
-        rows.push(self::size(&cluster, &access, index, size).await?);
+        rows.push(self::size(&cluster, &access, program.clone(), index, size).await?);
     }
     drop(cluster);
-    Ok(Report { sizes: rows, economy: economy(lives).await? })
+    Ok(Report { sizes: rows, economy: economy(lives, program).await? })
 }
 
 async fn start(default_ttl: &str) -> Result<(Cluster, DatabaseAccess)> {
@@ -59,16 +67,21 @@ async fn start(default_ttl: &str) -> Result<(Cluster, DatabaseAccess)> {
 }
 
 /// A leader that knows nothing renews everything at once, as after a fail-over.
-async fn size(cluster: &Cluster, access: &DatabaseAccess, index: usize, size: usize) -> Result<Size> {
+async fn size(
+    cluster: &Cluster,
+    access: &DatabaseAccess,
+    program: Option<AnotherProgram>,
+    index: usize,
+    size: usize,
+) -> Result<Size> {
     let configuration = Map::from_iter([
         ("clusterId".to_owned(), json!(CLUSTER)),
         // More than the servers can do.
         ("vaultRateLimit".to_owned(), json!(5000)),
-        ("renewer".to_owned(), json!({ "maxInFlight": 64 })),
         ("revoker".to_owned(), json!({ "interval": "1h" })),
         ("syncTTLSecond".to_owned(), json!(300)),
     ]);
-    let release = Release { replicas: 1, configuration, ..Release::default() };
+    let release = Release { replicas: 1, configuration, program, ..Release::default() };
     let before = cluster.openbao().requests()?.len();
     let mut renewer = System::replica(cluster, access, &release, Component::Renewer, index).await?;
     leads(&renewer).await?;
@@ -95,14 +108,14 @@ async fn size(cluster: &Cluster, access: &DatabaseAccess, index: usize, size: us
 }
 
 /// Leases that live for seconds in place of an hour; everything else is as it is for those of an hour.
-async fn economy(lives: u32) -> Result<Economy> {
+async fn economy(lives: u32, program: Option<AnotherProgram>) -> Result<Economy> {
     let (cluster, access) = start(&format!("{}s", SHORT_TTL.as_secs())).await?;
     entries::add(&cluster, &access, 0..COUNTED).await?;
     let configuration = Map::from_iter([
         ("clusterId".to_owned(), json!(CLUSTER)),
         ("syncTTLSecond".to_owned(), json!(SHORT_TTL.as_secs() / 12)),
     ]);
-    let release = Release { replicas: 1, configuration, ..Release::default() };
+    let release = Release { replicas: 1, configuration, program, ..Release::default() };
     let renewer = System::replica(&cluster, &access, &release, Component::Renewer, 0).await?;
     // Everything has been read and renewed once: from now on leases are renewed by their lives.
     renewed(&renewer, COUNTED).await?;

@@ -2,7 +2,11 @@
 
 mod replica;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
@@ -48,17 +52,15 @@ pub struct Release {
     pub node_plugins: bool,
     /// Configuration keys that differ from a test's defaults.
     pub configuration: Map<String, Value>,
-    /// Another program than the reference binaries, over a backend of its own.
+    /// Another program than the reference binaries.
     pub program: Option<AnotherProgram>,
 }
 
-/// A program of all components, such as `examples/vdbi`, that somebody else has built: its first argument names the component.
+/// A program of all components, such as that of `examples/vdbi`: its first argument names the component.
 #[derive(Clone, Debug)]
 pub struct AnotherProgram {
-    /// Its package.
-    pub package: &'static str,
-    /// Its name.
-    pub name: &'static str,
+    /// The file.
+    pub path: PathBuf,
     /// Environment variables that say where its backend is.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -160,12 +162,14 @@ impl System {
         let kubeconfig = cluster.component_kubeconfig(access, component).await?;
         let name = format!("{}-{index}", component.name());
         let directory: &Path = cluster.directory();
-        let (package, program) = match &release.program {
-            Some(AnotherProgram { package, name, .. }) => (*package, *name),
-            None => component.program(),
+        let path = match &release.program {
+            Some(AnotherProgram { path, .. }) => path.clone(),
+            None => {
+                let (package, program) = component.program();
+                // Cargo may have to build it, which would stall every other task of this thread.
+                tokio::task::spawn_blocking(move || binary(package, program)).await??
+            }
         };
-        // Cargo may have to build it, which would stall every other task of this thread.
-        let path = tokio::task::spawn_blocking(move || binary(package, program)).await??;
         with_free_ports(async |[admin, metrics, admission]: [u16; 3]| {
             let mut configuration = configuration.clone();
             configuration["adminAddress"] = json!(format!("127.0.0.1:{admin}"));

@@ -48,6 +48,45 @@ fn every_page_is_in_the_book_once() {
     assert!(written.len() > 20, "{written:?}");
 }
 
+/// A file of the tree and the part of it that a page shows: all of it without a name.
+type Shown = (PathBuf, Option<String>);
+
+/// mdBook shows nothing, and says nothing, where a source has no such part.
+#[test]
+fn a_page_shows_parts_that_their_sources_mark_and_no_mark_is_left_unshown() {
+    let mut names = BTreeSet::new();
+    pages(&root().join("docs"), &mut names);
+    let mut shown = BTreeSet::<Shown>::new();
+    for name in names {
+        let page = read(&format!("docs/{name}"));
+        for include in page.split("{{#include ").skip(1) {
+            let include = include.split_once("}}").unwrap().0.trim();
+            let (file, part) = match include.split_once(':') {
+                Some((file, part)) => (file, Some(part.to_owned())),
+                None => (include, None),
+            };
+            let file = root().join("docs").join(&name).parent().unwrap().join(file);
+            let file = file.canonicalize().unwrap_or_else(|error| panic!("docs/{name}: {include}: {error}"));
+            shown.insert((file, part));
+        }
+    }
+    let files: BTreeSet<&PathBuf> = shown.iter().map(|(file, _)| file).collect();
+    let mut marked = BTreeSet::<Shown>::new();
+    for &file in &files {
+        let source = fs::read_to_string(file).unwrap();
+        let parts = |mark: &str| -> BTreeSet<String> {
+            let lines = source.lines().filter_map(|line| line.trim().strip_prefix(mark));
+            lines.map(|part| part.trim().to_owned()).collect()
+        };
+        let (begun, ended) = (parts("// ANCHOR: "), parts("// ANCHOR_END: "));
+        assert_eq!(begun, ended, "{}", file.display());
+        marked.extend(begun.into_iter().map(|part| (file.clone(), Some(part))));
+    }
+    let parts: BTreeSet<Shown> = shown.iter().filter(|(_, part)| part.is_some()).cloned().collect();
+    assert_eq!(parts, marked);
+    assert!(parts.len() > 10, "{parts:?}");
+}
+
 /// What the book's preprocessor makes of a page.
 fn preprocessed(page: &str, content: &str) -> Output {
     let chapter = json!({ "Chapter": { "name": "", "content": content, "path": page, "sub_items": [] } });

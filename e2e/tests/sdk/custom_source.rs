@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Cluster, DatabaseAccess, Release, System,
+    Cluster, DatabaseAccess, Release, System, binary,
     scene::{Login, Scene, always, eventually, login},
     system::AnotherProgram,
 };
@@ -28,8 +28,7 @@ async fn the_stock_components_over_accounts_in_files_issue_renew_and_revoke() ->
     fs::write(files.join("roles/app"), format!("{}/{}\n", access.namespace, access.service_account))?;
     cluster.configure_kubernetes(&access).await?;
     let program = AnotherProgram {
-        package: "custom-source",
-        name: "custom-source",
+        path: tokio::task::spawn_blocking(|| binary("custom-source", "custom-source")).await??,
         environment: vec![
             ("FILES_DIRECTORY", files.display().to_string()),
             ("FILES_TTL", format!("{}s", TTL.as_secs())),
