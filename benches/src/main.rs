@@ -25,8 +25,9 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
+use e2e::system::AnotherProgram;
 use serde_json::Value;
 
 #[derive(Debug, Parser)]
@@ -62,6 +63,8 @@ enum Measurement {
         /// How many pods are deleted at once.
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
         burst: u32,
+        #[command(flatten)]
+        program: GivenProgram,
         /// Print JSON instead of tables.
         #[arg(long)]
         json: bool,
@@ -74,9 +77,8 @@ enum Measurement {
         /// Over how many lives of 30 s requests are counted.
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
         lives: u32,
-        /// A program of all components, such as the static one that `hack/image` builds, in place of one for each component.
-        #[arg(long)]
-        program: Option<PathBuf>,
+        #[command(flatten)]
+        program: GivenProgram,
         /// Print JSON instead of tables.
         #[arg(long)]
         json: bool,
@@ -105,6 +107,22 @@ enum Measurement {
     /// A process with candidates, which the measurement starts.
     #[command(hide = true)]
     Candidate(leadership::Candidates),
+}
+
+/// Which build is measured.
+#[derive(Debug, Args)]
+struct GivenProgram {
+    /// A program of all components, such as the static one that `hack/image` builds, in place of a build for each component.
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
+
+impl GivenProgram {
+    fn find(self) -> Result<Option<AnotherProgram>> {
+        let Some(path) = self.program else { return Ok(None) };
+        let path = path.canonicalize().with_context(|| format!("--program {}", path.display()))?;
+        Ok(Some(AnotherProgram { path, environment: Vec::new() }))
+    }
 }
 
 /// How long and with how many.
@@ -160,9 +178,9 @@ async fn main() -> Result<()> {
             let report = leadership::measure(leases.into(), &candidates).await?;
             print(&report, json.then(|| report.json()));
         }
-        Measurement::Revocation { pods, burst, json } => {
+        Measurement::Revocation { pods, burst, program, json } => {
             warn_of_debug_build();
-            let report = revocation::measure(pods as usize, burst as usize).await?;
+            let report = revocation::measure(pods as usize, burst as usize, program.find()?).await?;
             print(&report, json.then(|| report.json()));
         }
         Measurement::Renewal { entries, lives, program, json } => {
@@ -171,7 +189,7 @@ async fn main() -> Result<()> {
                 "--entries takes growing numbers from 1 to 100000"
             );
             warn_of_debug_build();
-            let report = renewal::measure(&entries, lives, program).await?;
+            let report = renewal::measure(&entries, lives, program.find()?).await?;
             print(&report, json.then(|| report.json()));
         }
         Measurement::Scale { hours, largest, json } => {

@@ -3,10 +3,9 @@
 mod entries;
 mod report;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::scene::eventually;
 use e2e::system::{AnotherProgram, Replica};
 use e2e::{Cluster, Component, DatabaseAccess, OpenBao, Release, System};
@@ -33,14 +32,7 @@ const SHORT_TTL: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// When a server does not start, or a credential is lost.
-pub(crate) async fn measure(sizes: &[usize], lives: u32, program: Option<PathBuf>) -> Result<Report> {
-    let program = match program {
-        Some(path) => {
-            let path = path.canonicalize().with_context(|| format!("--program {}", path.display()))?;
-            Some(AnotherProgram { path, environment: Vec::new() })
-        }
-        None => None,
-    };
+pub(crate) async fn measure(sizes: &[usize], lives: u32, program: Option<AnotherProgram>) -> Result<Report> {
     let (cluster, access) = start("1h").await?;
     let (mut rows, mut entries) = (Vec::new(), 0);
     for (index, &size) in sizes.iter().enumerate() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::openbao::Client;
 use e2e::scene::{Scene, eventually, login};
+use e2e::system::AnotherProgram;
 use e2e::{Cluster, Component, DatabaseAccess, OpenBao, Release};
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Map, json};
@@ -34,13 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// When a server does not start, or anything is left afterwards.
-pub(crate) async fn measure(singles: usize, burst: usize) -> Result<Report> {
+pub(crate) async fn measure(singles: usize, burst: usize, program: Option<AnotherProgram>) -> Result<Report> {
     let cluster = Cluster::builder().kubernetes().openbao(OpenBao::dev()).postgres().start().await?;
     eprintln!("the servers run; building and starting webhook, renewer and revoker");
     // No sweep but the first: every credential ends because its pod was seen to end.
     let revoker = json!({ "interval": "1h" });
     let configuration = Map::from_iter([("revoker".to_owned(), revoker)]);
-    let release = Release { replicas: 1, configuration, ..Release::default() };
+    let release = Release { replicas: 1, configuration, program, ..Release::default() };
     let scene = Arc::new(Scene::on(cluster, DatabaseAccess::default(), release).await?);
     let mut gone = Gone::listen(&scene).await?;
     let revoker = &scene.system.revokers[0];

@@ -65,6 +65,8 @@ pub(crate) enum Change {
         namespace: String,
         /// The pod.
         claimant: Claimant,
+        /// How it ended.
+        end: Ending,
         /// As of which resourceVersion it has ended.
         version: Option<String>,
         /// What its annotation listed: a hint, which anybody with edit rights may have changed.
@@ -72,6 +74,17 @@ pub(crate) enum Change {
     },
     /// The watch started anew: what happened before it is unknown.
     Restarted,
+}
+
+/// How sure it is that a pod has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is being removed: [`Ending::Removed`] follows, a few milliseconds later.
+    Removing,
+    /// It was removed.
+    Removed,
+    /// The watch shows it no longer: it was deleted, has ended, or lost the label and runs on. Only the API server knows.
+    OutOfSight,
 }
 
 /// The live pods, and which ledger entries they claim.
@@ -198,7 +211,14 @@ impl Pods {
                 Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
                     let (claimant, version) = (Claimant::from(&pod), pod.resource_version());
-                    Some(Change::Ended { namespace, claimant, version, ids: claimed(&pod) })
+                    let end = if is_being_removed(&pod) { Ending::Removed } else { Ending::OutOfSight };
+                    Some(Change::Ended { namespace, claimant, end, version, ids: claimed(&pod) })
+                }
+                Ok(watcher::Event::Apply(pod)) if is_being_removed(&pod) => {
+                    let namespace = pod.namespace().unwrap_or_default();
+                    let (claimant, version) = (Claimant::from(&pod), pod.resource_version());
+                    let (end, ids) = (Ending::Removing, claimed(&pod));
+                    Some(Change::Ended { namespace, claimant, end, version, ids })
                 }
                 // A pod on its way out has no use for what follows.
                 Ok(watcher::Event::Apply(pod)) if pod.meta().deletion_timestamp.is_none() => {
@@ -274,6 +294,11 @@ impl Claims {
 }
 
 impl Claimant {
+    /// Whether an entry is known to be that of this very pod.
+    pub(crate) fn is_bound_to(&self, entry: &Entry) -> bool {
+        entry.pod.uid.as_ref() == Some(&self.uid)
+    }
+
     /// Whether it is this pod, as far as name and uid are known.
     pub(crate) fn may_be(&self, pod: &PodRef) -> bool {
         pod.name.as_ref().is_none_or(|known| *known == self.name)
@@ -296,10 +321,88 @@ impl End {
     }
 }
 
+/// Whether nothing is waited for any more: the kubelet has confirmed that its containers have ended, or nobody was to ask it. The API
+/// server marks a pod so, and removes it next; no later write takes the mark back.
+fn is_being_removed(pod: &Sighting) -> bool {
+    let metadata = pod.meta();
+    metadata.deletion_timestamp.is_some()
+        && metadata.deletion_grace_period_seconds == Some(0)
+        && pod.finalizers().is_empty()
+}
+
 /// The entries that a pod lists. The Go product's node plugin keeps the entry of a pod that lists none under the pod's uid.
 fn claimed(pod: &Sighting) -> Vec<EntryId> {
     match pod.annotations().get(UUID_ANNOTATION) {
         Some(ids) => parse_uuids(ids),
         None => pod.uid().and_then(|uid| uid.parse().ok()).into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+    use serde_json::json;
+    use vdbi_core::memory::kubernetes::KubernetesApi;
+
+    use super::*;
+
+    const LABEL: &str = "vault-db-injector";
+
+    /// The ends that the watch shows of a pod after this.
+    async fn ends_after(
+        act: impl AsyncFnOnce(&KubernetesApi, &Api<k8s_openapi::api::core::v1::Pod>),
+    ) -> Vec<Ending> {
+        let kubernetes = KubernetesApi::new();
+        let pods = Api::namespaced(kubernetes.client(), "shop");
+        let changes = Pods::new(kubernetes.client(), LABEL).changes(|_| {});
+        let mut changes = pin!(changes);
+        assert_eq!(changes.next().await, Some(Change::Restarted));
+        for name in ["web", "last"] {
+            let pod = json!({
+                "metadata": { "name": name, "labels": { LABEL: "true" } },
+                "spec": { "containers": [{ "name": "web", "image": "web" }] },
+            });
+            pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        }
+        act(&kubernetes, &pods).await;
+        assert!(kubernetes.set_pod_phase("shop", "last", "Succeeded"));
+        let mut ends = Vec::new();
+        loop {
+            match changes.next().await {
+                Some(Change::Ended { claimant, end, .. }) if claimant.name == "web" => ends.push(end),
+                Some(Change::Ended { .. }) => return ends,
+                change => assert!(matches!(change, Some(Change::Seen { .. })), "{change:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_removed_is_told_from_one_that_is_out_of_sight() {
+        let removed = ends_after(async |_, pods| {
+            pods.delete("web", &DeleteParams::default()).await.unwrap();
+        });
+        assert_eq!(removed.await, [Ending::Removing, Ending::Removed]);
+
+        let confirmed_by_its_kubelet = ends_after(async |kubernetes, pods| {
+            assert!(kubernetes.bind_pod("shop", "web", "node-1"));
+            pods.delete("web", &DeleteParams::default().grace_period(30)).await.unwrap();
+            pods.delete("web", &DeleteParams::default().grace_period(0)).await.unwrap();
+        });
+        assert_eq!(confirmed_by_its_kubelet.await, [Ending::Removing, Ending::Removed]);
+
+        let ended = ends_after(async |kubernetes, _| {
+            assert!(kubernetes.set_pod_phase("shop", "web", "Failed"));
+        });
+        assert_eq!(ended.await, [Ending::OutOfSight]);
+
+        let unlabelled_in_its_grace_period = ends_after(async |kubernetes, pods| {
+            assert!(kubernetes.bind_pod("shop", "web", "node-1"));
+            pods.delete("web", &DeleteParams::default().grace_period(30)).await.unwrap();
+            let unlabelled = Patch::Merge(json!({ "metadata": { "labels": { LABEL: null } } }));
+            pods.patch("web", &PatchParams::default(), &unlabelled).await.unwrap();
+        });
+        assert_eq!(unlabelled_in_its_grace_period.await, [Ending::OutOfSight]);
     }
 }

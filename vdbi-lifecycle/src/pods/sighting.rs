@@ -13,7 +13,7 @@ use serde::{
 };
 use vdbi_core::pod::UUID_ANNOTATION;
 
-/// The metadata of a pod as far as entries are concerned: its names, the entries that it lists, and when it should be gone. The rest,
+/// The metadata of a pod as far as entries are concerned: its names, the entries that it lists, and when it goes. The rest,
 /// most of it about who wrote which field, is many times as long and is skipped while an answer is read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sighting {
@@ -74,19 +74,22 @@ impl<'de> Deserialize<'de> for Sighting {
             uid: Option<String>,
             resource_version: Option<String>,
             deletion_timestamp: Option<Time>,
+            deletion_grace_period_seconds: Option<i64>,
+            finalizers: Option<Vec<String>>,
             #[serde(default)]
             annotations: Option<Listed>,
         }
         let Object { metadata } = Object::deserialize(deserializer)?;
-        let Metadata { name, namespace, uid, resource_version, deletion_timestamp, annotations } = metadata;
         let annotations =
-            annotations.and_then(|Listed(ids)| Some([(UUID_ANNOTATION.to_owned(), ids?)].into()));
+            metadata.annotations.and_then(|Listed(ids)| Some([(UUID_ANNOTATION.to_owned(), ids?)].into()));
         let metadata = ObjectMeta {
-            name,
-            namespace,
-            uid,
-            resource_version,
-            deletion_timestamp,
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            deletion_timestamp: metadata.deletion_timestamp,
+            deletion_grace_period_seconds: metadata.deletion_grace_period_seconds,
+            finalizers: metadata.finalizers,
             annotations,
             ..ObjectMeta::default()
         };
@@ -143,6 +146,8 @@ mod tests {
                 "uid": "u",
                 "resourceVersion": "7",
                 "deletionTimestamp": "2026-11-24T01:02:03Z",
+                "deletionGracePeriodSeconds": 30,
+                "finalizers": ["batch.kubernetes.io/job-tracking"],
                 "annotations": { "other": "x", UUID_ANNOTATION: "a,b", "another": "y" },
                 "labels": { "app": "web" },
                 "managedFields": [{ "manager": "kubectl", "fieldsV1": { "f:metadata": { "f:labels": {} } } }],
@@ -152,6 +157,7 @@ mod tests {
         assert_eq!((pod.name_any(), pod.namespace()), ("web-0".into(), Some("shop".into())));
         assert_eq!((pod.uid(), pod.resource_version()), (Some("u".into()), Some("7".into())));
         assert!(pod.metadata.deletion_timestamp.is_some());
+        assert_eq!((pod.metadata.deletion_grace_period_seconds, pod.finalizers().len()), (Some(30), 1));
         assert_eq!(
             pod.annotations().iter().collect::<Vec<_>>(),
             [(&UUID_ANNOTATION.to_owned(), &"a,b".to_owned())]

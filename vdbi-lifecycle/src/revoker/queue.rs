@@ -117,6 +117,11 @@ impl Queue {
         self.waiting.insert((at, id));
     }
 
+    /// Whether it is to be revoked, or under way.
+    pub(crate) fn contains(&self, id: EntryId) -> bool {
+        self.states.contains_key(&id)
+    }
+
     /// How many there are, those under way included.
     pub(crate) fn len(&self) -> usize {
         self.states.len()

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     budget::{Budget, SLOW},
-    pods::{Change, Claimant, Pods},
+    pods::{Change, Claimant, Ending, Pods},
     shard::Shard,
 };
 
@@ -161,6 +161,8 @@ impl<S, L> Clone for Revoker<S, L> {
 struct Ended {
     namespace: String,
     claimant: Claimant,
+    /// Whether it has been removed for certain: its own entries need no look-up of it.
+    removed: bool,
     /// As of which resourceVersion.
     version: Option<String>,
     ids: Vec<EntryId>,
@@ -448,9 +450,19 @@ impl Work {
                     }
                 }
             }
-            Change::Ended { namespace, claimant, version, ids } => {
+            Change::Ended { namespace, claimant, end, version, mut ids } => {
                 ids.iter().for_each(|id| drop(self.unbound.remove(id)));
-                self.ended.push_back(Ended { namespace, claimant, version, ids, at: Instant::now() });
+                ids.retain(|id| !self.revoked.contains(id) && !self.queue.contains(*id));
+                if end == Ending::Removing {
+                    // Of others it takes requests to know whose they are, and the pod will have been removed by then.
+                    let known = |entry: &Arc<Entry>| claimant.is_bound_to(entry) && entry.pod.node.is_none();
+                    ids.retain(|id| self.entries.get(id).is_some_and(known));
+                }
+                if ids.is_empty() {
+                    return;
+                }
+                let (removed, at) = (end != Ending::OutOfSight, Instant::now());
+                self.ended.push_back(Ended { namespace, claimant, removed, version, ids, at });
             }
             // What ended while nobody watched is found by comparing everything.
             Change::Restarted => self.sweep_at = Instant::now(),

@@ -77,22 +77,27 @@ impl<S: CredentialSource, L: Ledger> Revoker<S, L> {
         for id in ids {
             complete &= self.read_successors(term, id, &mut entries, &mut successors).await;
         }
+        let mut certain = BTreeSet::new();
         // By namespace, and in it by the one pod that can hold the entry, where that is known.
         let mut candidates: BTreeMap<&str, BTreeMap<Holder<'_>, BTreeSet<EntryId>>> = BTreeMap::new();
-        for Ended { namespace, claimant, version, ids, .. } in ended {
+        for Ended { namespace, claimant, removed, version, ids, .. } in ended {
             for id in
                 ids.iter().flat_map(|id| std::iter::once(id).chain(successors.get(id).into_iter().flatten()))
             {
                 // The annotation is a hint: it says nothing about an entry of another namespace.
                 if let Some(entry) = entries.get(id).filter(|entry| entry.pod.namespace == *namespace) {
-                    let itself = entry.pod.uid.as_ref() == Some(&claimant.uid);
+                    let itself = claimant.is_bound_to(entry);
+                    if itself && *removed {
+                        certain.insert(*id);
+                        continue;
+                    }
                     let since = version.as_deref().filter(|_| itself);
                     let holder = Holder { name: entry.pod.name.as_deref(), since };
                     candidates.entry(namespace).or_default().entry(holder).or_default().insert(*id);
                 }
             }
         }
-        let mut gone = Vec::new();
+        let mut gone = self.judge(certain, &entries, &Claims::default(), Occasion::PodEnded);
         for (namespace, mut holders) in candidates {
             if holders.len() > FEW || holders.keys().any(|holder| holder.name.is_none()) {
                 holders = [(Holder::default(), holders.into_values().flatten().collect())].into();
