@@ -84,6 +84,11 @@ impl Cluster {
         self.nodes.as_ref().map(|nodes| nodes.node(&format!("node-{}", index + 1)))
     }
 
+    /// Whether OpenBao was asked for.
+    pub fn has_openbao(&self) -> bool {
+        self.openbao.is_some()
+    }
+
     /// OpenBao.
     ///
     /// # Panics

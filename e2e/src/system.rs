@@ -144,7 +144,7 @@ impl System {
         index: usize,
     ) -> Result<Replica> {
         let mut configuration = defaults(cluster, access);
-        if release.program.is_none() {
+        if cluster.has_openbao() {
             merge(
                 &mut configuration,
                 over_openbao(cluster, access, release.authentication, component).await?,
