@@ -3,8 +3,9 @@
 fn main() {
     println!("cargo::rerun-if-changed=../bootstrap/link.rs");
     let target = |key: &str| std::env::var(format!("CARGO_CFG_TARGET_{key}")).unwrap_or_default();
-    // Its loader knows them from glibc 2.36 on.
-    if target("OS") == "linux" && target("ENV") == "gnu" {
+    // glibc knows them from 2.36 on, musl from 1.2.4, which Rust has from 1.93 on.
+    if target("OS") == "linux" && ["gnu", "musl"].contains(&target("ENV").as_str()) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        println!("cargo::rustc-link-arg-bins=-Wl,-Map=/tmp/vdbi.map");
     }
 }
