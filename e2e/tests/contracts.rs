@@ -122,6 +122,15 @@ impl testing::credential_source::Fixture for Source<'_> {
     async fn users(&self) -> Option<BTreeSet<String>> {
         Some(self.world.cluster.postgres().roles_like("v-").await.unwrap().into_iter().collect())
     }
+
+    async fn remaining(&self, issued: &Issued) -> Option<Duration> {
+        let user = &issued.username;
+        let seconds = format!(
+            "SELECT extract(epoch FROM rolvaliduntil - now())::float8 FROM pg_roles WHERE rolname = '{user}'"
+        );
+        let rows = self.world.cluster.postgres().query(&seconds).await.unwrap();
+        Some(Duration::from_secs_f64(rows.first()?.get(0)))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

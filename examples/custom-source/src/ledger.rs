@@ -46,7 +46,6 @@ impl FileLedger {
     }
 }
 
-// ANCHOR: ledger
 impl Ledger for FileLedger {
     async fn record(&self, id: EntryId, entry: &Entry) -> Result<(), LedgerError> {
         let prepared = self.unique();
@@ -94,7 +93,6 @@ impl Ledger for FileLedger {
         Ok(())
     }
 }
-// ANCHOR_END: ledger
 
 async fn write(path: PathBuf, entry: &Entry) -> Result<(), Error> {
     let fields = entry.to_fields();

@@ -3,19 +3,21 @@
 //! [`FileSource`] is the backend, [`FileLedger`] its bookkeeping, and [`Files`] opens both for the stock components:
 //! `vdbi::main::<Files>` is all of them. `tests/contract.rs` runs the contract suites over both.
 
+// ANCHOR: modules
 mod ledger;
 mod source;
 
+pub use ledger::FileLedger;
+pub use source::FileSource;
+// ANCHOR_END: modules
+
+// ANCHOR: backend
 use std::path::PathBuf;
 
 use anyhow::Context;
 use bootstrap::{Backend, Process};
 use vdbi_core::{config::parse_duration, health::Probe};
 
-pub use ledger::FileLedger;
-pub use source::FileSource;
-
-// ANCHOR: backend
 /// The directory that `FILES_DIRECTORY` names, with `roles`, `accounts` and `ledger` in it. An account lives for `FILES_TTL`, ten
 /// minutes by default, unless it is renewed.
 pub struct Files;

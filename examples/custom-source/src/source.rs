@@ -33,7 +33,6 @@ impl FileSource {
     }
 }
 
-// ANCHOR: source
 impl CredentialSource for FileSource {
     async fn authorize(&self, request: &CredentialRequest) -> Result<(), SourceError> {
         let CredentialRequest { role, pod, .. } = request;
@@ -72,7 +71,6 @@ impl CredentialSource for FileSource {
         }
     }
 }
-// ANCHOR_END: source
 
 /// Until its end is set the account has ended: what a failure leaves behind is of no use.
 async fn create(path: PathBuf, password: &Secret, ttl: Duration) -> io::Result<()> {

@@ -12,7 +12,6 @@ use vdbi_core::{
     testing::{self, credential_source::Fixture},
 };
 
-// ANCHOR: fixture
 struct Directory {
     directory: TempDir,
     source: FileSource,
@@ -85,13 +84,17 @@ impl Fixture for Directory {
     async fn users(&self) -> Option<BTreeSet<String>> {
         Some(self.accounts())
     }
+
+    async fn remaining(&self, issued: &Issued) -> Option<Duration> {
+        let ends = fs::metadata(self.account(&issued.username)).and_then(|file| file.modified()).ok()?;
+        ends.duration_since(SystemTime::now()).ok()
+    }
 }
 
 #[tokio::test]
 async fn the_source_keeps_its_contract() {
     testing::credential_source::run(&Directory::new()).await;
 }
-// ANCHOR_END: fixture
 
 #[tokio::test]
 async fn the_ledger_keeps_its_contract() {

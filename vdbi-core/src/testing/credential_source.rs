@@ -48,6 +48,12 @@ pub trait Fixture {
         std::future::ready(None)
     }
 
+    /// For how long the database lets this user log in yet, where a test can find out: what the source says of lives is compared with that
+    /// only then.
+    fn remaining(&self, _issued: &Issued) -> impl Future<Output = Option<Duration>> {
+        std::future::ready(None)
+    }
+
     /// How long it may take until what a failed `issue` left behind is gone, and how long a test waits for any other end that need
     /// not be immediate.
     fn patience(&self) -> Duration {
@@ -68,6 +74,7 @@ suite! {
         a_warning_is_one_short_line,
         renew_never_shortens,
         renew_prolongs_unless_a_maximum_is_in_sight,
+        a_life_is_no_shorter_than_it_is_told,
         a_revoked_credential_opens_no_session,
         revoke_is_idempotent,
         what_is_cut_off_opens_no_session,
@@ -217,6 +224,19 @@ pub async fn renew_prolongs_unless_a_maximum_is_in_sight(fixture: &impl Fixture)
     revoke(clause, fixture, &issued).await;
 }
 
+/// The database ends a credential no earlier than `issue` and `renew` say.
+pub async fn a_life_is_no_shorter_than_it_is_told(fixture: &impl Fixture) {
+    let clause = clause("a_life_is_no_shorter_than_it_is_told");
+    let begun = Instant::now();
+    let issued = issue(clause, fixture).await;
+    lives_for(clause, fixture, &issued, begun, issued.ttl).await;
+    sleep(AGE).await;
+    let begun = Instant::now();
+    let renewed = clause.ok("renew", fixture.source().renew(&issued.lease).await);
+    lives_for(clause, fixture, &issued, begun, renewed.ttl).await;
+    revoke(clause, fixture, &issued).await;
+}
+
 /// After `revoke` returned `Ok` the credential opens no new session: at once, not a moment later.
 pub async fn a_revoked_credential_opens_no_session(fixture: &impl Fixture) {
     let clause = clause("a_revoked_credential_opens_no_session");
@@ -348,6 +368,17 @@ async fn issue(clause: Clause, fixture: &impl Fixture) -> Issued {
 
 async fn revoke(clause: Clause, fixture: &impl Fixture, issued: &Issued) {
     clause.ok("revoke", fixture.source().revoke(&issued.lease).await);
+}
+
+/// The source was asked at `begun`, and told this life.
+async fn lives_for(clause: Clause, fixture: &impl Fixture, issued: &Issued, begun: Instant, told: Duration) {
+    if let Some(remaining) = fixture.remaining(issued).await {
+        let lives = begun.elapsed() + remaining;
+        clause.holds(
+            lives + ROUNDING >= told,
+            format_args!("it lives for {told:?}, says the source, and for {lives:?}, says the database"),
+        );
+    }
 }
 
 /// It opens no session any more, a moment later at the most: that it does not at once is for other clauses to say.

@@ -73,6 +73,11 @@ impl<S: CredentialSource> Fixture for OverDatabase<S> {
     async fn users(&self) -> Option<BTreeSet<String>> {
         Some(self.database.leases().into_iter().collect())
     }
+
+    // Over a server: until when the database lets the user log in.
+    async fn remaining(&self, issued: &Issued) -> Option<Duration> {
+        self.database.remaining(&issued.lease.id)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,6 +127,7 @@ enum Flaw {
     WarnsAtLength,
     RenewalsShorten,
     RenewsNothing,
+    RenewsInWordsOnly,
     RevokesInTheBackground,
     RevokesOnce,
     CutsOffLater,
@@ -132,7 +138,7 @@ enum Flaw {
     ShowsPasswords,
 }
 
-const FLAWS: [(Flaw, &str); 20] = [
+const FLAWS: [(Flaw, &str); 21] = [
     (Flaw::AuthorizesAtTheFirstTimeOnly, "authorize_allows_who_is_bound"),
     (Flaw::AllowsEverybody, "authorize_denies_who_is_not_bound"),
     (Flaw::DeniesWithoutAReason, "authorize_denies_who_is_not_bound"),
@@ -145,6 +151,7 @@ const FLAWS: [(Flaw, &str); 20] = [
     (Flaw::WarnsAtLength, "a_warning_is_one_short_line"),
     (Flaw::RenewalsShorten, "renew_never_shortens"),
     (Flaw::RenewsNothing, "renew_prolongs_unless_a_maximum_is_in_sight"),
+    (Flaw::RenewsInWordsOnly, "a_life_is_no_shorter_than_it_is_told"),
     (Flaw::RevokesInTheBackground, "a_revoked_credential_opens_no_session"),
     (Flaw::RevokesOnce, "revoke_is_idempotent"),
     (Flaw::CutsOffLater, "what_is_cut_off_opens_no_session"),
@@ -261,6 +268,9 @@ impl CredentialSource for Wrong {
             }
         }
         let remaining = self.source.remaining(&lease.id);
+        if self.is(Flaw::RenewsInWordsOnly) && remaining.is_some() {
+            return Ok(Renewed { ttl: Duration::from_secs(3600), capped: false });
+        }
         let renewed = self.source.renew(lease).await;
         self.state().renewing.remove(&lease.id);
         match (self.flaw, renewed) {
