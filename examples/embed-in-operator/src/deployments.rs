@@ -34,7 +34,6 @@ struct Context {
     term: Term,
 }
 
-// ANCHOR: controller
 /// Reconciles until the term is over.
 pub(crate) async fn reconcile_all(client: Client, term: Term) {
     let deployments: Api<Deployment> = Api::all(client.clone());
@@ -71,4 +70,3 @@ async fn reconcile(deployment: Arc<Deployment>, context: Arc<Context>) -> Result
     context.term.run(deployments.patch(&deployment.name_any(), &apply, &connected)).await??;
     Ok(Action::await_change())
 }
-// ANCHOR_END: controller

@@ -26,7 +26,6 @@ use vdbi_lifecycle::{
 
 pub use deployments::{DATABASE, LABEL};
 
-// ANCHOR: operator
 /// The operator. Clones are one operator, of which each term runs one.
 pub struct Operator<S, L> {
     client: Client,
@@ -85,4 +84,3 @@ impl<S: CredentialSource, L: Ledger> Operator<S, L> {
         Ok(())
     }
 }
-// ANCHOR_END: operator

@@ -52,7 +52,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(outcome?)
 }
 
-// ANCHOR: vault
 /// The session at OpenBao or Vault, and what renews, revokes and keeps the books over it.
 fn vault(
     registry: &Registry,
@@ -72,7 +71,6 @@ fn vault(
     let ledger = VaultLedger::new(login.clone(), folder);
     Ok((login, source, ledger))
 }
-// ANCHOR_END: vault
 
 fn variable(name: &str) -> Result<String, String> {
     std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
