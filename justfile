@@ -20,7 +20,7 @@ check:
 book:
     hack/test book
 
-# The public API, and the oldest Rust.
+# The public API, and the packages with the oldest Rust.
 api:
     hack/test api
 
