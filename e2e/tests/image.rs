@@ -214,6 +214,33 @@ fn the_dockerfile_takes_its_files_from_hack_image() {
 }
 
 #[test]
+fn the_image_of_another_program_says_what_that_is_and_lists_its_crates() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    let (name, program) = ("custom-policy", binary("custom-policy", "custom-policy").unwrap());
+    let manifest = root().join("examples/custom-policy/Cargo.toml");
+    let arguments = ["--binary", program.to_str().unwrap(), "--manifest", manifest.to_str().unwrap()];
+    let output = hack_image(
+        &[&arguments[..], &["--output", archive.to_str().unwrap(), "--compression", "1"]].concat(),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let image = Image::read(&archive);
+    assert_eq!(image.config["config"]["Entrypoint"], serde_json::json!(["/custom-policy"]));
+    assert_eq!(image.config["config"]["Labels"][format!("{LABEL}title")], name);
+    assert!(image.files[name].content == fs::read(&program).unwrap());
+    assert!(!image.files.keys().any(|path| path.starts_with("vdbi")), "none of vdbi's names");
+    let document = json(&image.files["sbom.cdx.json"].content);
+    assert_eq!(document["metadata"]["component"]["name"], name);
+    let crates: BTreeSet<&str> = document["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|crate_| crate_["name"].as_str())
+        .collect();
+    assert!(crates.contains("vdbi-webhook") && !crates.contains("vdbi-lifecycle"), "{crates:?}");
+}
+
+#[test]
 fn docker_gets_every_crate_of_the_workspace_and_neither_builds_nor_history() {
     let ignored = fs::read_to_string(root().join(".dockerignore")).unwrap();
     let (first, sent) = ignored.split_once('\n').unwrap();
@@ -236,6 +263,8 @@ fn what_cannot_be_packed_is_refused_by_name() {
     let other = if cfg!(target_arch = "x86_64") { "linux/arm64" } else { "linux/amd64" };
     let program = vdbi();
     let program = program.to_str().unwrap();
+    let workspace = root().join("Cargo.toml");
+    let workspace = workspace.to_str().unwrap();
     for (arguments, words) in [
         (&["--binary", "/etc/passwd"][..], "/etc/passwd (--binary) is no program"),
         (&["--binary", "/no/such/vdbi"], "/no/such/vdbi (--binary) is no file"),
@@ -243,6 +272,10 @@ fn what_cannot_be_packed_is_refused_by_name() {
         (&["--platform", other], "this machine builds no program for"),
         (&["--platform", "windows/amd64"], "choose linux/amd64 or linux/arm64 with --platform"),
         (&["--binary", program, "--tree", "/"], "/ (--tree) is there already"),
+        (
+            &["--binary", program, "--manifest", workspace],
+            "Cargo.toml (--manifest) is the manifest of no package",
+        ),
     ] {
         let output = hack_image(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");

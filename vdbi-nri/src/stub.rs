@@ -194,7 +194,7 @@ impl<I: ContainerInjector> Stub<I> {
     /// The same reason is logged once.
     fn disconnected(&self, reason: String, logged: &mut Option<String>) {
         if logged.as_ref() != Some(&reason) {
-            tracing::warn!(reason, "the container runtime creates containers without the plugin: {reason}");
+            tracing::warn!("the container runtime creates containers without the plugin: {reason}");
             *logged = Some(reason.clone());
         }
         self.status.send_replace(Status::Disconnected { reason });
