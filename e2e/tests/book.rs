@@ -87,6 +87,58 @@ fn a_page_shows_parts_that_their_sources_mark_and_no_mark_is_left_unshown() {
     assert!(parts.len() > 10, "{parts:?}");
 }
 
+/// The parts of a source that have no mark of their own: they explain the file, or the mark.
+fn is_told(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || ["//!", "// ANCHOR", "#![allow("].iter().any(|start| line.starts_with(start))
+}
+
+/// Somebody who has the page alone can type in all of it.
+#[test]
+fn the_page_of_a_journey_shows_every_line_of_its_example_and_adds_every_dependency() {
+    for journey in ["custom-source", "embed-in-operator", "custom-policy", "custom-nri"] {
+        let page = read(&format!("docs/sdk/{journey}.md"));
+        let example = root().join("examples").join(journey);
+        for file in fs::read_dir(example.join("src")).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.strip_prefix(&example).unwrap().to_str().unwrap();
+            assert!(
+                page.contains(&format!("`{name}`")) || page.contains(&format!("/{name} src/")),
+                "{journey}: {name}"
+            );
+            let include = format!("{{{{#include ../../examples/{journey}/{name}");
+            if page.contains(&format!("{include}}}}}"))
+                || page.contains(&format!("$ cp ../vdbi/examples/{journey}/{name}"))
+            {
+                continue;
+            }
+            let mut part = None;
+            for line in fs::read_to_string(&file).unwrap().lines() {
+                if let Some(begun) = line.trim().strip_prefix("// ANCHOR: ") {
+                    part = Some(begun.to_owned());
+                } else if line.trim().starts_with("// ANCHOR_END") {
+                    part = None;
+                } else if !is_told(line) {
+                    let shown =
+                        part.as_ref().is_some_and(|part| page.contains(&format!("{include}:{part}}}}}")));
+                    assert!(shown, "{journey}: {name}: the page does not show {line:?}");
+                }
+            }
+        }
+        let manifest = fs::read_to_string(example.join("Cargo.toml")).unwrap();
+        let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+        let (dependencies, _) = dependencies.split_once("\n[").unwrap();
+        let added: BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("$ cargo add "))
+            .flat_map(|line| line.split([' ', '@']))
+            .collect();
+        for line in dependencies.lines().filter(|line| line.contains(" = {") || line.contains(".workspace")) {
+            let name = line.split(['.', ' ']).next().unwrap();
+            assert!(added.contains(name), "{journey}: the page does not add {name}");
+        }
+    }
+}
+
 /// What the book's preprocessor makes of a page.
 fn preprocessed(page: &str, content: &str) -> Output {
     let chapter = json!({ "Chapter": { "name": "", "content": content, "path": page, "sub_items": [] } });
