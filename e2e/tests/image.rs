@@ -237,7 +237,7 @@ fn the_image_of_another_program_says_what_that_is_and_lists_its_crates() {
         .iter()
         .filter_map(|crate_| crate_["name"].as_str())
         .collect();
-    assert!(crates.contains("vdbi-webhook") && !crates.contains("vdbi-lifecycle"), "{crates:?}");
+    assert!(crates.contains("vdbi-webhook") && !crates.contains("vdbi-nri"), "{crates:?}");
 }
 
 #[test]
