@@ -208,17 +208,12 @@ impl Pods {
                 }
             })
             .filter_map(async |event| match event {
-                Ok(watcher::Event::Delete(pod)) => {
-                    let namespace = pod.namespace().unwrap_or_default();
-                    let (claimant, version) = (Claimant::from(&pod), pod.resource_version());
-                    let end = if is_being_removed(&pod) { Ending::Removed } else { Ending::OutOfSight };
-                    Some(Change::Ended { namespace, claimant, end, version, ids: claimed(&pod) })
+                Ok(watcher::Event::Delete(pod)) if is_being_removed(&pod) => {
+                    Some(Change::ended(&pod, Ending::Removed))
                 }
+                Ok(watcher::Event::Delete(pod)) => Some(Change::ended(&pod, Ending::OutOfSight)),
                 Ok(watcher::Event::Apply(pod)) if is_being_removed(&pod) => {
-                    let namespace = pod.namespace().unwrap_or_default();
-                    let (claimant, version) = (Claimant::from(&pod), pod.resource_version());
-                    let (end, ids) = (Ending::Removing, claimed(&pod));
-                    Some(Change::Ended { namespace, claimant, end, version, ids })
+                    Some(Change::ended(&pod, Ending::Removing))
                 }
                 // A pod on its way out has no use for what follows.
                 Ok(watcher::Event::Apply(pod)) if pod.meta().deletion_timestamp.is_none() => {
@@ -238,6 +233,16 @@ impl Pods {
 }
 
 impl Change {
+    fn ended(pod: &Sighting, end: Ending) -> Self {
+        Self::Ended {
+            namespace: pod.namespace().unwrap_or_default(),
+            claimant: Claimant::from(pod),
+            end,
+            version: pod.resource_version(),
+            ids: claimed(pod),
+        }
+    }
+
     /// What of it concerns this shard.
     pub(crate) fn of(mut self, shard: Shard) -> Self {
         if let Self::Ended { ids, .. } | Self::Seen { ids, .. } = &mut self {
