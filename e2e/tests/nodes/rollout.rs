@@ -1,6 +1,9 @@
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,9 @@ use crate::{
 const RATE: u32 = 20;
 const AT_ONCE: usize = 8;
 
+/// Each of them fills two cores, on which kube-proxy has to learn within the webhook's `drainDelay` who is ready: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 const CHANGE: &str = "vdbi.test/change";
 
 /// Of the pods that a kubelet takes, 110, so many are left beside the release's own.
@@ -32,6 +38,7 @@ const STARTED: usize = 80;
 #[test]
 fn a_release_is_upgraded_and_rolled_back_under_load_and_its_leader_replaced_without_losing_a_pod()
 -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     isolated(async || {
         let world = World::for_charts().await?;
         // All pods end at once while a revoker takes over from another, at which the brake would have somebody look first.
@@ -67,6 +74,7 @@ fn a_release_is_upgraded_and_rolled_back_under_load_and_its_leader_replaced_with
 
 #[test]
 fn while_the_node_plugin_is_replaced_no_pod_shows_a_placeholder_and_none_hangs() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     isolated(async || {
         let world = World::for_charts().await?;
         let chart = world.chart("prod", LABEL, json!({ "nri": { "enabled": true } })).await?;
