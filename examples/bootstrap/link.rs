@@ -6,6 +6,5 @@ fn main() {
     // glibc knows them from 2.36 on, musl from 1.2.4, which Rust has from 1.93 on.
     if target("OS") == "linux" && ["gnu", "musl"].contains(&target("ENV").as_str()) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-        println!("cargo::rustc-link-arg-bins=-Wl,-Map=/tmp/vdbi.map");
     }
 }
