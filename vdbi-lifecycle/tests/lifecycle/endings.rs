@@ -4,13 +4,6 @@ use vdbi_core::memory::kubernetes::Verb;
 
 use super::*;
 
-impl World {
-    async fn change_pod(&self, name: &str, metadata: serde_json::Value) {
-        let change = Patch::Merge(json!({ "metadata": metadata }));
-        self.pods().patch(name, &PatchParams::default(), &change).await.unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_pod_that_was_removed_is_not_looked_up_and_its_credential_is_revoked_once() {
     let mut world = World::new();

@@ -144,6 +144,11 @@ impl World {
         self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     }
 
+    async fn change_pod(&self, name: &str, metadata: serde_json::Value) {
+        let change = Patch::Merge(json!({ "metadata": metadata }));
+        self.pods().patch(name, &PatchParams::default(), &change).await.unwrap();
+    }
+
     /// Of the events on pods, in the order in which they were written.
     async fn reasons_of_events(&self) -> Vec<String> {
         let events: Api<Event> = Api::namespaced(self.kubernetes.client(), "shop");
@@ -218,8 +223,7 @@ async fn a_live_pod_that_lost_its_label_keeps_its_credential() {
     world.create_pod("web", id).await;
     world.revoke();
     world.after_two_sweeps().await;
-    let unlabelled = Patch::Merge(json!({ "metadata": { "labels": { LABEL: null } } }));
-    world.pods().patch("web", &PatchParams::default(), &unlabelled).await.unwrap();
+    world.change_pod("web", json!({ "labels": { LABEL: null } })).await;
     world.after_two_sweeps().await;
     assert!(world.works(&issued));
 }

@@ -48,8 +48,7 @@ async fn a_successor_that_no_annotation_lists_lives_as_long_as_its_pod() {
     world.after_two_sweeps().await;
     assert!(world.works(&issued));
     // Not even its own annotation can take a bound entry from its pod.
-    let other = Patch::Merge(json!({ "metadata": { "annotations": { UUID_ANNOTATION: "" } } }));
-    world.pods().patch("web", &PatchParams::default(), &other).await.unwrap();
+    world.change_pod("web", json!({ "annotations": { UUID_ANNOTATION: "" } })).await;
     world.after_two_sweeps().await;
     assert!(world.works(&issued));
     world.pods().delete("web", &DeleteParams::default()).await.unwrap();
